@@ -33,7 +33,9 @@ def to_target_space(counts: scipy.sparse.csr_matrix, library_size: np.ndarray, s
     dense = np.asarray(counts.todense() if scipy.sparse.issparse(counts) else counts, dtype=np.float64)
     if space == "log1p_cp10k":
         if (library_size <= 0).any():
-            raise DataError(f"{int((library_size <= 0).sum())} units have no counts at all and cannot be scaled to counts per 10^4; drop them when the slide is read")
+            raise DataError(
+                f"{int((library_size <= 0).sum())} units have no counts at all and cannot be scaled to counts per 10^4; drop them when the slide is read"
+            )
         return np.log1p(dense * (1e4 / library_size[:, None])).astype(np.float32)
     if space == "log1p_counts":
         return np.log1p(dense).astype(np.float32)

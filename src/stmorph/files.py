@@ -28,6 +28,8 @@ def whole(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise DataError(f"{path} could not be written ({error.strerror or error}); free space or mend the folder's rights and run again") from error
+        raise DataError(
+            f"{path} could not be written ({error.strerror or error}); free space or mend the folder's rights and run again"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)

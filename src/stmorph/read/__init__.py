@@ -1,0 +1,15 @@
+"""Readers: a platform's files to one slide (raw counts, positions in micrometres, where its image lies).
+
+A reader knows one platform's file layout and nothing else; what all slides have in common is checked in `slide`.
+To add a platform, write its module and enter it in `READERS`.
+"""
+
+from .base import Reader, SlideInfo
+from .legacy_st import LEGACY_ST
+from .slide import read_slide, write_slide
+from .visium import VISIUM
+
+READERS: dict[str, Reader] = {"visium": VISIUM, "legacy_st": LEGACY_ST}
+"""Reader of every platform, by the name that a dataset's configuration uses."""
+
+__all__ = ["READERS", "Reader", "SlideInfo", "read_slide", "write_slide"]

@@ -1,0 +1,306 @@
+"""What a configuration may say. Every object is closed: an unknown key is an error (see `load.py` for how it is told)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..expression import TargetSpace
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+"""Names become folders: letters, digits, `_` and `.`; `-` is kept free to join a method with its variant."""
+
+SlideName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Closed(BaseModel):
+    """A frozen object that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- datasets ---------------------------------------------------------------------------------------------------------
+
+
+class FileEntry(Closed):
+    """One file of a slide: its path below the dataset's root and, for files that can be fetched, where from."""
+
+    path: str
+    url: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class SlideEntry(Closed):
+    """One slide of a dataset. `files` overrides the dataset's templates; a bare string is a path."""
+
+    patient: Name
+    organ: str | None = None
+    um_per_px: Annotated[float, Field(gt=0)] | None = None
+    files: dict[str, FileEntry | str] = {}
+    simulate: dict[str, Any] = {}
+
+
+class DatasetConfig(Closed):
+    """`config/datasets/<name>.yaml`."""
+
+    title: str
+    citation: str = ""
+    licence: str
+    attribution: str
+    homepage: str | None = None
+    reader: Literal["visium", "legacy_st"]
+    platform: str
+    species: Literal["human", "mouse", "simulated"]
+    organ: str = "unknown"
+    root: str | None = None
+    spot_diameter_um: Annotated[float, Field(gt=0)]
+    spot_pitch_um: Annotated[float, Field(gt=0)]
+    files: dict[str, FileEntry | str]
+    simulate: dict[str, Any] | None = None
+    gene_sets: dict[Name, FileEntry | str] = {}
+    slides: Annotated[dict[SlideName, SlideEntry], Field(min_length=1)]
+
+
+# --- what a run is made of --------------------------------------------------------------------------------------------
+
+
+class EncoderConfig(Closed):
+    """An encoder under a name of the user's choice."""
+
+    model: str
+    weights: str | None = None
+    options: dict[str, Any] = {}
+    views: Literal[1, 8] = 8
+
+
+class SplitConfig(Closed):
+    """How the units of a dataset are given roles.
+
+    slides, patients: the named ones (`test`) are tested, the rest train (or only those in `train`).
+    blocks: square spatial blocks of `block_um`, `test_fraction` of them tested, units within `buffer_um` of a tested block unused.
+    fraction: `test_fraction` of the units at random; leaks, so only as `replication`.
+    folds: `k` folds `of` slides, patients, blocks or units; one run per fold.
+    """
+
+    dataset: Name
+    kind: Literal["slides", "patients", "blocks", "fraction", "folds"]
+    test: list[str] = []
+    train: list[str] = []
+    of: Literal["slides", "patients", "blocks", "units"] | None = None
+    k: Annotated[int, Field(ge=2)] | None = None
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    block_um: Annotated[float, Field(gt=0)] | None = None
+    buffer_um: Annotated[float, Field(ge=0)] | None = None
+    replication: bool = False
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "SplitConfig":
+        needed = {
+            "slides": ["test"],
+            "patients": ["test"],
+            "blocks": ["test_fraction", "block_um", "buffer_um"],
+            "fraction": ["test_fraction"],
+            "folds": ["k", "of"],
+        }[self.kind]
+        if self.kind == "folds" and self.of == "blocks":
+            needed = [*needed, "block_um", "buffer_um"]
+        missing = [key for key in needed if getattr(self, key) in (None, [])]
+        if missing:
+            raise ValueError(f"a split of kind {self.kind!r} also needs {', '.join(missing)}")
+        return self
+
+
+class PanelConfig(Closed):
+    """How the genes of a run are chosen (on the training units only).
+
+    hmhvg: highly variable per slide (`hvg_per_slide`), union over slides, then the `genes` highest in both mean and variability.
+    hvg: highly variable in every sense, ordered by mean. deg: differentially expressed between `groups` (an obs column or `leiden`).
+    list: a published list from `file`, kept for replication.
+    """
+
+    kind: Literal["hmhvg", "hvg", "deg", "list"]
+    genes: Annotated[int, Field(ge=1)] | None = None
+    hvg_per_slide: Annotated[int, Field(ge=1)] = 2000
+    drop_mitochondrial: bool = True
+    drop_ribosomal: bool = True
+    groups: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "PanelConfig":
+        if self.kind == "list" and self.file is None:
+            raise ValueError("a panel of kind 'list' also needs file")
+        if self.kind != "list" and self.genes is None:
+            raise ValueError(f"a panel of kind {self.kind!r} also needs genes (how many)")
+        return self
+
+
+class MethodConfig(Closed):
+    """`config/methods/<name>.yaml`; `scales` are presets merged over the rest."""
+
+    title: str
+    family: Literal["generator", "predictor"]
+    description: str
+    citation: str = ""
+    options: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    sampling: "SamplingConfig" = Field(default_factory=lambda: SamplingConfig())
+    resources: "ResourceConfig" = Field(default_factory=lambda: ResourceConfig())
+    target_space: TargetSpace = "log1p_cp10k"
+    encoder: Name | None = None
+    scales: dict[Literal["full", "small", "smoke"], dict[str, Any]] = {}
+
+
+class SamplingConfig(Closed):
+    """How a trained method is drawn from."""
+
+    draws: Annotated[int, Field(ge=1)] = 1
+    chunk: Annotated[int, Field(ge=1)] = 64
+    max_units: Annotated[int, Field(ge=1)] | None = None
+
+
+class ResourceConfig(Closed):
+    """What a training or sampling job of the method asks for."""
+
+    mem_mb: Annotated[int, Field(ge=100)] = 3000
+    runtime: Annotated[int, Field(ge=1)] = 60
+    gpu: Annotated[int, Field(ge=0)] = 0
+
+
+class RunConfig(Closed):
+    """A run, or a part of one: a table merges its own, its row's and its column group's."""
+
+    dataset: Name | None = None
+    split: Name | None = None
+    panel: Name | None = None
+    method: Name | None = None
+    variant: Name | None = None
+    condition: Literal["paired", "shuffled"] | None = None
+    encoder: Name | None = None
+    tiles: Name | None = None
+    target_space: TargetSpace | None = None
+    options: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
+    seeds: list[int] | None = None
+
+
+# --- tables, figures, importance --------------------------------------------------------------------------------------
+
+
+class ColumnConfig(Closed):
+    """One column: its label and which score fills it."""
+
+    label: str
+    metric: str
+    k: int | Literal["panel"] | None = None
+    gene_choice: Literal["oracle", "train", "all"] | None = None
+    estimator: str | None = None
+    better: Literal["higher", "lower"] | None = None
+    digits: int = 4
+
+
+class GroupConfig(Closed):
+    """A group of columns, e.g. a gene set or a method; `run` says what its runs have in common."""
+
+    label: str
+    run: RunConfig = RunConfig()
+
+
+class RowConfig(Closed):
+    """A row. `run: null` with a `why` is a published row that stmorph does not compute."""
+
+    label: str
+    run: RunConfig | None = RunConfig()
+    why: str | None = None
+    published: dict[str, dict[str, float | str]] = {}
+    only: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RowConfig":
+        if self.run is None and not self.why:
+            raise ValueError("a row without a run needs why (one sentence for the table)")
+        return self
+
+
+class TableConfig(Closed):
+    """A table: rows x groups of columns; a cell's run is the table's, the row's and the group's, merged in that order."""
+
+    description: str
+    caption: str = ""
+    run: RunConfig = RunConfig()
+    groups: Annotated[list[GroupConfig], Field(min_length=1)]
+    rows: Annotated[list[RowConfig], Field(min_length=1)]
+    columns: Annotated[list[ColumnConfig], Field(min_length=1)]
+    published_on: str = ""
+
+
+class FigureConfig(Closed):
+    """A figure of a kind (one module of stmorph.figures each) about the runs of a table."""
+
+    kind: Name
+    table: Name
+    description: str
+    caption: str = ""
+    options: dict[str, Any] = {}
+
+
+class ImportanceConfig(Closed):
+    """Which genes move a generator's pictures, and what they have in common."""
+
+    description: str
+    run: RunConfig
+    quantity: Literal["velocity_energy", "integrated_gradients"] = "velocity_energy"
+    options: dict[str, Any] = {}
+    gene_sets: Name
+    min_size: int = 5
+    max_size: int = 500
+    top: Annotated[int, Field(ge=1)] = 50
+    fdr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class PaperConfig(Closed):
+    """`config/papers/<name>.yaml`: a paper's tables with the published numbers."""
+
+    title: str
+    authors: str
+    year: int
+    doi: str
+    code: str | None = None
+    licence_of_code: str | None = None
+    tables: dict[Name, TableConfig]
+
+
+class ScoreConfig(Closed):
+    """How scores are taken, the same for every run."""
+
+    k: list[int] = [10, 50]
+    bootstrap: Annotated[int, Field(ge=0)] = 200
+    estimators: list[Literal["mean", "median", "mode"]] = ["mean", "median", "mode"]
+    image_encoder: Name | None = None
+    inception_weights: str | None = None
+    programmes: str | None = None
+    programme_features: dict[str, str] = {}
+
+
+class StudyConfig(Closed):
+    """A complete run: `config/config.yaml`, `config/demo.yaml`, ..."""
+
+    name: Name
+    title: str
+    scale: Literal["full", "small", "smoke"]
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    data_root: str | None = None
+    downloads: str = "downloads"
+    results: str = "results"
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    papers: list[Name] = []
+    tiles: dict[Name, dict[str, Any]]
+    encoders: dict[Name, EncoderConfig]
+    splits: dict[Name, SplitConfig]
+    panels: dict[Name, PanelConfig]
+    scores: ScoreConfig = ScoreConfig()
+    methods: dict[Name, dict[str, Any]] = {}
+    tables: dict[Name, dict[str, Any]] = {}
+    figures: dict[Name, FigureConfig] = {}
+    importance: dict[Name, ImportanceConfig] = {}

@@ -1,0 +1,104 @@
+"""Code and data tracked by content: a changed module reruns exactly the rules that use it, a fresh clone reruns nothing."""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+
+def digest_of(value: Any) -> str:
+    """Return a short hex digest of a JSON-able value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(*modules: str) -> str:
+    """Return a digest of the source of some modules of this package and of all of the package that they import.
+
+    Parameters
+    ----------
+    modules
+        Names below the package, e.g. `image.stain`, `methods.stem`; a package stands for all of its files.
+    """
+    files = sorted(set().union(*(_closure(_path_of(name)) for name in modules)))
+    parts = [(str(file.relative_to(PACKAGE)), file.read_text()) for file in files]
+    return digest_of([(name, _meaning(text)) for name, text in parts])
+
+
+def _meaning(source: str) -> str:
+    """Return the syntax tree without docstrings, so that a comment or a reworded docstring reruns nothing."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _path_of(name: str) -> Path:
+    path = PACKAGE.joinpath(*name.split("."))
+    if path.is_dir():
+        return path / "__init__.py"
+    path = path.with_suffix(".py")
+    if not path.exists():
+        raise FileNotFoundError(f"the package has no module {name!r}: {path}")
+    return path
+
+
+@cache
+def _closure(path: Path) -> frozenset[Path]:
+    seen: set[Path] = set()
+    todo = [path]
+    while todo:
+        file = todo.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        if file.name == "__init__.py" and file.parent != PACKAGE and file == path:
+            todo += sorted(file.parent.glob("*.py"))  # a package is named: all of it counts
+        todo += _imports(file)
+    return frozenset(seen)
+
+
+@cache
+def _imports(file: Path) -> tuple[Path, ...]:
+    """Return the files of this package that a file imports, also inside functions."""
+    found: list[Path] = []
+    package = file.parent.relative_to(PACKAGE).parts
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1] + tuple(
+                    (node.module or "").split(".") if node.module else ()
+                )
+            elif node.module and node.module.split(".")[0] == PACKAGE.name:
+                base = tuple(node.module.split(".")[1:])
+            else:
+                continue
+            found += _files_of(base)
+            for alias in node.names:
+                found += _files_of((*base, alias.name))
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == PACKAGE.name:
+                    found += _files_of(tuple(parts[1:]))
+    return tuple(found)
+
+
+def _files_of(parts: tuple[str, ...]) -> list[Path]:
+    path = PACKAGE.joinpath(*parts)
+    if (path / "__init__.py").exists():
+        return [path / "__init__.py"]
+    return [path.with_suffix(".py")] if parts and path.with_suffix(".py").exists() else []

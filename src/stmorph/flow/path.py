@@ -1,0 +1,52 @@
+"""The path from noise (t = 0) to a picture (t = 1), and the velocity that a network learns (GeneFlow, section 3.2)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Shape = Literal["sine", "linear"]
+NoiseDerivative = Literal["paper", "code", "fixed"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """x_t = s(t) x1 + (1 - s(t)) noise + sigma (1 - t) z, with noise and z standard normal (eq. 8).
+
+    shape: `sine`, s = sin(pi t / 2), or `linear`, s = t. Both go along the same straight line at different speeds.
+    sigma: the size of the perturbation that fades towards the picture; 0 switches it off.
+    noise_derivative: what the velocity holds of the perturbation, whose derivative is -sigma z. `paper`: +sigma z, the
+        sign of eq. 9; `code`: nothing; `fixed`: -sigma z, so that the velocity is the derivative of the path.
+    """
+
+    shape: Shape = "sine"
+    sigma: float = 0.05
+    noise_derivative: NoiseDerivative = "fixed"
+
+    def share(self, t: torch.Tensor) -> torch.Tensor:
+        """Return s(t), the picture's share at time t."""
+        return torch.sin(t * (math.pi / 2)) if self.shape == "sine" else t
+
+    def speed(self, t: torch.Tensor) -> torch.Tensor:
+        """Return ds/dt."""
+        return torch.cos(t * (math.pi / 2)) * (math.pi / 2) if self.shape == "sine" else torch.ones_like(t)
+
+    def point(self, x1: torch.Tensor, noise: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return x_t [B, ...] for pictures and two noises [B, ...] at times t [B] (eq. 8)."""
+        t = _beside(t, x1)
+        s = self.share(t)
+        return s * x1 + (1 - s) * noise + self.sigma * (1 - t) * z
+
+    def velocity(self, x1: torch.Tensor, noise: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return the velocity [B, ...] that is learned at x_t (eq. 9 and the switch `noise_derivative`)."""
+        sign = {"paper": 1.0, "code": 0.0, "fixed": -1.0}[self.noise_derivative]
+        return self.speed(_beside(t, x1)) * (x1 - noise) + sign * self.sigma * z
+
+    def start_scale(self) -> float:
+        """Return the standard deviation of x_0: the noise and the perturbation together."""
+        return math.sqrt(1 + self.sigma**2)
+
+
+def _beside(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return t.reshape(-1, *([1] * (x.ndim - 1)))

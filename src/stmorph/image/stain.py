@@ -1,0 +1,305 @@
+"""Macenko stain normalisation: bring slides to one pair of stain vectors and one staining strength.
+
+Macenko et al. 2009, "A method for normalizing histology slides for quantitative analysis": optical density
+OD = -log(I / I0) is linear in the amounts of stain (section 2, Beer-Lambert), the two stains span a plane, and the extreme angles in that
+plane are the stain vectors. A pixel's amounts are divided by the slide's 99th percentile, multiplied by the target's,
+and recomposed with the target's vectors.
+
+Two rules are in use, which differ in constants; the record in `image.json` names the one a store was made by.
+
+macenko
+    As in the authors' MATLAB code and its Python port: OD = -log((I + 1) / 240), pixels with any channel below
+    beta = 0.15 are glass, least squares without constraint, results rounded.
+staintools
+    As in the staintools package: OD = max(-log(max(I, 1) / 255), 1e-6), pixels with CIELAB lightness of 80 % or more are
+    glass, non-negative lasso with penalty 0.01, results truncated. With this rule the compiled code here agrees with
+    the package within one grey level.
+
+Neither rule standardises luminosity (staintools offers that as a separate step before; it is not used here).
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from ..errors import DataError
+from . import stain_kernels as kernels
+
+RuleName = Literal["macenko", "staintools"]
+MIN_STAINED = 0.01  # share of stained pixels below which a tile is left as it is
+MIN_PIXELS = 50
+
+
+class StainOptions(BaseModel):
+    """How a slide's stain is normalised: a closed object.
+
+    fit: `slide` (one map a slide, so that darker tiles stay darker), `tile` (one map a tile, the papers' variant),
+    `reference` (one map a slide, onto the stains of the `reference` image) or `none`.
+    backend: `stmorph` (compiled) or `staintools` (the package, if installed).
+    rule: the constants; the backend's own where not given.
+    reference: an image whose stains are the target; the published target where not given.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fit: Literal["slide", "tile", "reference", "none"] = "slide"
+    backend: Literal["stmorph", "staintools"] = "stmorph"
+    rule: RuleName | None = None
+    reference: str | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> "StainOptions":
+        if self.backend == "staintools" and self.rule == "macenko":
+            raise ValueError("backend staintools has its own rule; found rule macenko, expected staintools or none")
+        if self.fit == "reference" and not self.reference:
+            raise ValueError("fit reference needs the key reference: the path of an image whose stains are the target")
+        if self.fit in ("slide", "none") and self.reference:
+            raise ValueError(f"reference is not used with fit {self.fit}; set fit to reference or tile, or remove it")
+        return self
+
+    @property
+    def rule_used(self) -> "Rule":
+        """The rule by name, or the backend's own."""
+        return RULES[self.rule or ("staintools" if self.backend == "staintools" else "macenko")]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Constants of one variant of the method; `beta` (optical density) or `lightness` (0 to 1) marks glass."""
+
+    name: RuleName
+    intensity: float  # I0, the grey level of light that met no stain
+    added: float  # grey levels added before the logarithm
+    beta: float | None
+    lightness: float | None
+    alpha: float = 1.0  # percentile of the extreme angles
+    strength_percentile: float = 99.0
+    penalty: float = 0.0
+    positive: bool = False
+    truncate: bool = False
+
+    @cached_property
+    def density(self) -> np.ndarray:
+        """Optical density of each grey level, float64 [256]."""
+        if self.added:
+            return -np.log((np.arange(256) + self.added) / self.intensity)
+        return np.maximum(-np.log(np.maximum(np.arange(256), 1) / self.intensity), 1e-6)
+
+    @cached_property
+    def gate(self) -> tuple[np.ndarray, float]:
+        """A table, float64 [3, 256], and a limit: a pixel is stained where its three entries sum to less."""
+        if self.beta is not None:
+            return np.tile((self.density < self.beta).astype(np.float64), (3, 1)), 0.5
+        value = np.arange(256) / 255
+        light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)  # sRGB to linear light
+        # Lightness is compared as the byte that 8-bit CIELAB images hold: below 204 of 255, so rounded below 203.5.
+        limit = (100 * (round(self.lightness * 255) - 0.5) / 255 + 16) / 116
+        return np.array([0.212671, 0.715160, 0.072169])[:, None] * light, limit**3
+
+
+RULES: dict[str, Rule] = {
+    "macenko": Rule("macenko", intensity=240.0, added=1.0, beta=0.15, lightness=None),
+    "staintools": Rule(
+        "staintools", 255.0, added=0.0, beta=None, lightness=0.8, penalty=0.01, positive=True, truncate=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Stains:
+    """Two stain vectors and their strength.
+
+    matrix: float64 [2, 3], unit rows haematoxylin and eosin, columns red, green and blue optical density.
+    strength: float64 [2], 99th percentile of the amount of each stain.
+    """
+
+    matrix: np.ndarray
+    strength: np.ndarray
+
+    def record(self) -> dict[str, list]:
+        """Return both as plain lists for JSON."""
+        return {"stain_matrix": self.matrix.tolist(), "max_concentration": self.strength.tolist()}
+
+    @classmethod
+    def from_record(cls, record: dict[str, list]) -> "Stains":
+        """Return the stains that `record` gave."""
+        return cls(np.array(record["stain_matrix"], float), np.array(record["max_concentration"], float))
+
+
+# The target of the authors' code, derived from their reference image; what all slides become unless a reference is given.
+PUBLISHED_TARGET = Stains(np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]]), np.array([1.9705, 1.0308]))
+
+
+def fit_stains(pixels: np.ndarray, rule: Rule = RULES["macenko"]) -> Stains | None:
+    """Estimate the stains of an image (Macenko et al. 2009, sections 2 and 3).
+
+    Parameters
+    ----------
+    pixels
+        uint8 [..., 3]. Glass among them is left out of the angles but counts in the 99th percentile, as in the
+        published programs.
+    rule
+        The constants.
+
+    Returns
+    -------
+    Stains or None
+        None where there are no two stains to find: fewer than 1 % (or 50) stained pixels, or all of one colour.
+    """
+    pixels = _flat(pixels)
+    gate, limit = rule.gate
+    count, total, products = kernels.moments(pixels, rule.density, gate, limit)
+    if count < max(MIN_PIXELS, MIN_STAINED * len(pixels)):
+        return None
+    mean = total / count
+    values, vectors = np.linalg.eigh((products - count * np.outer(mean, mean)) / (count - 1))
+    if values[1] < 1e-7:  # one colour, or shades of one stain: no plane
+        return None
+    plane = vectors[:, [2, 1]]
+    plane = plane * np.where([mean @ plane[:, 0] < 0, plane[0, 1] < 0], -1, 1)
+
+    place = kernels.angles(pixels, _sums(rule.density, plane), gate, limit, count)
+    extremes = _percentiles(place, (rule.alpha, 100 - rule.alpha), kernels.angle_of)
+    found = (plane @ np.array([np.cos(extremes), np.sin(extremes)])).T
+    matrix = found[np.argsort(-found[:, 0], kind="stable")]  # haematoxylin absorbs more red
+    matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    if np.linalg.norm(np.cross(*matrix)) < 1e-3:
+        return None
+    amounts = kernels.concentrations(pixels, *_solvers(matrix, rule), rule.positive)
+    strength = np.array([_percentiles(row, (rule.strength_percentile,))[0] for row in amounts])
+    return Stains(matrix, strength) if strength.min() > 1e-6 else None
+
+
+class StainTransform:
+    """The fixed map from one pair of stains to another: a pure function of a pixel's colour."""
+
+    def __init__(self, source: Stains, target: Stains = PUBLISHED_TARGET, rule: Rule = RULES["macenko"]):
+        self.source, self.target, self.rule = source, target, rule
+        self._recompose = (target.strength / source.strength)[:, None] * target.matrix  # [2, 3]
+        self._packed = None
+        if not rule.positive:
+            # Least squares without constraint is linear, so the whole map is one matrix on optical density.
+            self._packed = kernels.packed_tables(rule.density, self._recompose.T @ np.linalg.pinv(source.matrix.T))
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Return `pixels` (uint8 [..., 3]) with the target's stains, uint8 of the same shape; the input is not touched.
+
+        Within one grey level of the same rule in float64.
+        """
+        flat = _flat(pixels)
+        out = np.empty_like(flat)
+        grey = kernels.exponential_table(self.rule.intensity, self.rule.truncate)
+        if self._packed is not None:
+            kernels.apply_packed(flat, self._packed, grey, out)
+        else:
+            solvers = _solvers(self.source.matrix, self.rule)
+            kernels.apply_stains(flat, *solvers, self.rule.positive, self._recompose, grey, out)
+        return out.reshape(pixels.shape)
+
+
+def normalize_tiles(
+    tiles: np.ndarray, target: Stains = PUBLISHED_TARGET, rule: Rule = RULES["macenko"], backend: str = "stmorph"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normalise each tile by its own fit.
+
+    This removes differences of darkness between tiles, which follow cellularity; prefer one fit a slide.
+
+    Parameters
+    ----------
+    tiles
+        uint8 [k, H, W, 3].
+    target, rule, backend
+        As in `StainOptions`.
+
+    Returns
+    -------
+    tiles, fitted
+        uint8 [k, H, W, 3] and bool [k]: False where a tile had no stains to fit and is returned unchanged.
+    """
+    out = np.empty_like(tiles)
+    fitted = np.zeros(len(tiles), bool)
+    for i, tile in enumerate(tiles):
+        source = fit_stains(tile, rule)
+        fitted[i] = source is not None
+        if source is None:
+            out[i] = tile
+        elif backend == "staintools":
+            from .stain_staintools import StaintoolsTransform, fit_staintools
+
+            out[i] = StaintoolsTransform(fit_staintools(tile), target).apply(tile)
+        else:
+            out[i] = StainTransform(source, target, rule).apply(tile)
+    return out, fitted
+
+
+def slide_transform(sample: np.ndarray, target: Stains, options: StainOptions, name: str) -> Any:
+    """Return the map of one slide, fitted on a sample of its tissue pixels (uint8 [n, 3]).
+
+    Raises
+    ------
+    DataError
+        There are no two stains in the sample: a blank, black or single-coloured image.
+    """
+    source = fit_stains(sample, options.rule_used)
+    if source is None:
+        raise DataError(
+            f"{name} shows no two stains to normalise (found {len(sample)} tissue pixels, expected H&E-stained tissue); "
+            "check the image, or set stain fit to none"
+        )
+    if options.backend == "staintools":
+        from .stain_staintools import StaintoolsTransform, fit_staintools
+
+        return StaintoolsTransform(fit_staintools(sample[None]), target)
+    return StainTransform(source, target, options.rule_used)
+
+
+def stain_record(options: StainOptions, source: Stains | None, target: Stains) -> dict[str, Any]:
+    """Return what `image.json` says of the stain: backend, fit, constants, source and target."""
+    rule = options.rule_used
+    used = options.fit != "none"
+    return {
+        "backend": options.backend,
+        "fit": options.fit,
+        "rule": rule.name,
+        "constants": asdict(rule),
+        "luminosity_standardised": False,
+        "source": source.record() if source is not None else None,
+        "target": target.record() if used else None,
+        "reference": options.reference or ("published target of Macenko et al.'s code" if used else None),
+    }
+
+
+def _flat(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8 or pixels.shape[-1] != 3:
+        raise DataError(
+            f"stain normalisation found pixels of type {pixels.dtype} and shape {pixels.shape}, "
+            "expected 8-bit RGB; convert the image"
+        )
+    return np.ascontiguousarray(pixels).reshape(-1, 3)
+
+
+def _sums(density: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the table [3, 256, 2] whose three looked-up entries sum to OD @ weights (float64 [3, 2])."""
+    return np.ascontiguousarray(density[None, :, None] * weights[:, None, :])
+
+
+def _solvers(matrix: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of both stains' amounts together, and of each alone, for the kernels."""
+    inverse = np.linalg.inv(matrix @ matrix.T)
+    free = _sums(rule.density, matrix.T @ inverse)
+    alone = _sums(rule.density, matrix.T)
+    free[0] -= rule.penalty * inverse.sum(axis=1)
+    alone[0] -= rule.penalty
+    return free, alone
+
+
+def _percentiles(values: np.ndarray, percents: tuple[float, ...], transform=lambda x: x) -> np.ndarray:
+    """Return percentiles as `numpy.percentile` of transform(values) does, for a transform that keeps the order."""
+    ranks = np.array(percents) / 100 * (len(values) - 1)
+    around = transform(kernels.neighbours(values, ranks))
+    part = ranks - np.floor(ranks)
+    return around[:, 0] + part * (around[:, 1] - around[:, 0])
+

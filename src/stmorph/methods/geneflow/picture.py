@@ -1,0 +1,75 @@
+"""What the flow and its diffusion comparator share: encoder, U-Net and the range of pictures."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ...errors import ConfigError
+from ...units import Units
+from ..base import Batch, DataSpec, Method
+from .encoder import ExpressionEncoder
+from .options import PictureOptions
+from .unet import UNet
+
+
+class PictureMethod(Method):
+    """A generator of pictures from expression by a conditioned U-Net.
+
+    `needs` of an object holds `cells` too where its encoder is `multi`.
+
+    Raises
+    ------
+    ConfigError
+        The tile cannot be halved as often as the U-Net has levels.
+    """
+
+    family = "generator"
+    needs: ClassVar = frozenset({"tiles"})
+
+    def __init__(self, options: PictureOptions, spec: DataSpec):
+        super().__init__(options, spec)
+        multiple = options.patch * 2 ** (len(options.multipliers) - 1)
+        if spec.tile_px % multiple or not spec.tile_px:
+            raise ConfigError(
+                f"tiles are {spec.tile_px} px wide, expected a multiple of {multiple} (options patch and multipliers "
+                f"of {type(self).__name__}); choose another tile size or fewer multipliers"
+            )
+        if options.encoder == "multi":
+            self.needs = self.needs | {"cells"}
+        self.encoder = ExpressionEncoder(options, len(spec.genes))
+        self.unet = UNet(options, spec.channels)
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a picture."""
+        return self.spec.channels, self.spec.tile_px, self.spec.tile_px
+
+    @property
+    def expression_mean(self) -> torch.Tensor:
+        """The training units' (or their cells') mean expression [G]; zeros before `prepare`."""
+        return self.encoder.mean
+
+    def prepare(self, units: Units) -> None:
+        """Keep the training expression's mean and standard deviation per gene."""
+        rows = np.concatenate(units.cells) if self.options.encoder == "multi" else units.expression
+        self.encoder.standardise_by(torch.as_tensor(rows))
+
+    def condition(self, batch: Batch) -> torch.Tensor:
+        """Return the embeddings [B, embedding_dim] of the batch's expression."""
+        if self.options.encoder == "multi":
+            return self.encoder(batch.cells, batch.cell_mask)
+        return self.encoder(batch.expression)
+
+    def to_model(self, image: torch.Tensor) -> torch.Tensor:
+        """Map pictures in [-1, 1] to the range in which the network works."""
+        return (image + 1) / 2 if self.options.image_range == "code" else image
+
+    def to_pictures(self, x: torch.Tensor) -> torch.Tensor:
+        """Map the network's range [N, C, H, W] to uint8 [N, H, W, C]."""
+        unit = x if self.options.image_range == "code" else (x + 1) / 2
+        return (unit.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def sparsity_loss(self) -> torch.Tensor:
+        """Return the weighted L1 penalty."""
+        return self.options.sparsity * self.encoder.sparsity()

@@ -1,0 +1,71 @@
+"""What a reader is, and what a dataset's configuration says about a slide."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import anndata
+
+SPECIES = ("human", "mouse", "simulated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideInfo:
+    """What the files of a slide do not say.
+
+    um_per_px is that of the full-resolution image; None: it is measured by the spots' grid.
+    spot_pitch_um is the distance between the centres of nearest neighbours on the array (Visium 100; Spatial
+    Transcriptomics arrays of 1,007 spots 200, of 2,000 spots 150); None where units do not lie on a grid.
+
+    Raises
+    ------
+    ConfigError
+        The species is unknown, or a length is not a positive number.
+    """
+
+    dataset: str
+    slide: str
+    platform: str
+    organ: str
+    species: str
+    patient: str
+    um_per_px: float | None = None
+    spot_diameter_um: float | None = None
+    spot_pitch_um: float | None = None
+    licence: str = ""
+    attribution: str = ""
+
+    def __post_init__(self) -> None:
+        if self.species not in SPECIES:
+            raise ConfigError(
+                f"slide {self.slide} of {self.dataset}: species is {self.species!r}; expected one of {', '.join(SPECIES)}"
+            )
+        for name in ("um_per_px", "spot_diameter_um", "spot_pitch_um"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(
+                    f"slide {self.slide} of {self.dataset}: {name} is {value}; expected a length above 0, or null"
+                )
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one platform's files.
+
+    roles: what each file is to the reader -> whether it must be given. Every reader has the role `image`.
+    read: (files by role, what the configuration says) -> AnnData of the units that have a position, lie in tissue and
+    have counts, sorted by barcode:
+    X CSR int32 raw counts [n, G]; obs array_row, array_col, in_tissue; obsm['spatial_px'] float64 [n, 2], x and y in
+    pixels of the full-resolution image; var gene_id, control; uns['lost'] {reason: count}, uns['pitch_px'] (nearest
+    neighbours' distance on the grid, NaN where it cannot be measured), uns['pitch_evidence'],
+    uns['duplicate_symbols'], uns['genes_without_symbol'].
+    `read` does not open the image.
+    """
+
+    roles: dict[str, bool]
+    read: Callable[[dict[str, Path], SlideInfo], "anndata.AnnData"]

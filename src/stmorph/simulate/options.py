@@ -1,0 +1,39 @@
+"""What a simulated slide may be asked to be."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SpaceRanger = Literal[1, 2, 4]
+
+
+class SimulationOptions(BaseModel):
+    """The simulator's settings: a closed object, so an unknown key is an error.
+
+    organ_layout: `lobules` (gland lobules, stroma, ducts) or `layers` (capsule, cortex with follicles, medulla).
+    spots: in-tissue spots to reach, about; the section is made large enough.
+    um_per_px: of the full-resolution image.
+    depth: expected molecules per spot on a slide of ordinary depth; depth_sd: spread between slides (log).
+    overdispersion: variance of a gene's rate beyond Poisson, as squared coefficient of variation.
+    dropout: probability that a gene of one expected molecule is lost altogether; it falls as 1 / mean.
+    stain_sd: spread of stain colours (radians) and of stain concentrations (log) between slides.
+    patient_sd, slide_sd: spread of programme levels between patients, and between a patient's slides (in standard
+    deviations of a programme's own field).
+    space_ranger: the version whose layout is written (1: positions without header, 2: csv, 4: parquet).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    organ_layout: Literal["lobules", "layers"] = "lobules"
+    spots: int = Field(650, ge=20, le=4992)
+    um_per_px: float = Field(1.0, ge=0.2, le=2.5)
+    depth: float = Field(4500.0, gt=0)
+    depth_sd: float = Field(0.2, ge=0)
+    overdispersion: float = Field(0.05, ge=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    stain_sd: float = Field(0.08, ge=0, le=0.3)
+    patient_sd: float = Field(0.2, ge=0)
+    slide_sd: float = Field(0.1, ge=0)
+    noise_genes: int = Field(154, ge=20)
+    space_ranger: SpaceRanger = 2
+    write_mtx: bool = False

@@ -1,0 +1,27 @@
+# A figure about the runs of a table; its kind is a module of stmorph.figures.
+rule figure:
+    input:
+        unpack(lambda w: study.figure_inputs(w.figure)),
+    output:
+        report(
+            paths("figures/{figure}.png"),
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=lambda w: {"what": study.targets[w.figure][0]},
+        ),
+    params:
+        figure=lambda w: study.config.figures[w.figure].model_dump(),
+        runs=lambda w: study.figure_runs(w.figure),
+        code=lambda w: code_digest(f"figures.{study.config.figures[w.figure].kind}", "load_units"),
+    log:
+        paths("logs/figure/{figure}.log"),
+    benchmark:
+        paths("benchmarks/figure/{figure}.tsv")
+    conda:
+        "../envs/stmorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=30,
+    script:
+        "../scripts/figure.py"

@@ -1,0 +1,23 @@
+# The genes of a run, chosen on the training units only.
+rule panel:
+    input:
+        slides=lambda w: [paths.slide("slide.h5ad", w.dataset, slide) for slide in study.slides(w.dataset)],
+        split=paths.split("split.parquet"),
+        list=lambda w: study.panel_file(w.panel),
+    output:
+        paths.split("panels/{panel}.txt"),
+    params:
+        panel=lambda w: study.config.panels[w.panel].model_dump(),
+        code=code_digest("panels"),
+    log:
+        paths("logs/panel/{dataset}/{split}/{panel}.log"),
+    benchmark:
+        paths("benchmarks/panel/{dataset}/{split}/{panel}.tsv")
+    conda:
+        "../envs/stmorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=20,
+    script:
+        "../scripts/panel.py"

@@ -1,0 +1,24 @@
+# Draws against the truth; every number with what makes it comparable.
+rule score:
+    input:
+        unpack(lambda w: study.score_inputs(study.run(w))),
+    output:
+        scores=paths.run("scores.parquet"),
+        genes=paths.run("genes.parquet"),
+    params:
+        run=lambda w: study.run(w).as_dict(),
+        scores=study.config.scores.model_dump(),
+        encoder=lambda w: study.image_encoder(study.run(w)),
+        code=code_digest("scores", "load_units", "encoders"),
+    log:
+        paths("logs/score/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
+    benchmark:
+        paths("benchmarks/score/{dataset}/{split}/{panel}/{label}/seed{seed}.tsv")
+    conda:
+        "../envs/stmorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=60,
+    script:
+        "../scripts/score.py"

@@ -1,0 +1,22 @@
+# A vendor's files to slide.h5ad: counts, positions in micrometres, and how many spots were lost for which reason.
+rule slide:
+    input:
+        unpack(lambda w: study.source_paths(w.dataset, w.slide)),
+    output:
+        paths.slide("slide.h5ad"),
+    params:
+        reader=lambda w: study.study.datasets[w.dataset].reader,
+        info=lambda w: study.slide_info(w.dataset, w.slide),
+        code=code_digest("read"),
+    log:
+        paths("logs/slide/{dataset}/{slide}.log"),
+    benchmark:
+        paths("benchmarks/slide/{dataset}/{slide}.tsv")
+    conda:
+        "../envs/stmorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=30,
+    script:
+        "../scripts/slide.py"
