@@ -1,4 +1,4 @@
-"""Code and data tracked by content: a changed module reruns exactly the rules that use it, a fresh clone reruns nothing."""
+"""Code and data tracked by content: a changed module reruns exactly its users, a fresh clone reruns nothing."""
 
 import ast
 import hashlib
@@ -30,20 +30,18 @@ def code_digest(*modules: str) -> str:
         Names below the package, e.g. `image.stain`, `methods.stem`; a package stands for all of its files.
     """
     files = sorted(set().union(*(_closure(_path_of(name)) for name in modules)))
-    parts = [(str(file.relative_to(PACKAGE)), file.read_text()) for file in files]
+    parts = [(file.relative_to(PACKAGE).as_posix(), file.read_text("utf-8")) for file in files]
     return digest_of([(name, _meaning(text)) for name, text in parts])
 
 
 def _meaning(source: str) -> str:
-    """Return the syntax tree without docstrings, so that a comment or a reworded docstring reruns nothing."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    """Return the syntax tree without bare strings (docstrings, also of constants), so that a reworded one reruns nothing."""
+    return ast.dump(_WithoutBareStrings().visit(ast.parse(source)))
+
+
+class _WithoutBareStrings(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
 def _path_of(name: str) -> Path:
@@ -66,7 +64,7 @@ def _closure(path: Path) -> frozenset[Path]:
             continue
         seen.add(file)
         if file.name == "__init__.py" and file.parent != PACKAGE and file == path:
-            todo += sorted(file.parent.glob("*.py"))  # a package is named: all of it counts
+            todo += sorted(file.parent.rglob("*.py"))  # a package is named: all of it counts
         todo += _imports(file)
     return frozenset(seen)
 
@@ -76,12 +74,11 @@ def _imports(file: Path) -> tuple[Path, ...]:
     """Return the files of this package that a file imports, also inside functions."""
     found: list[Path] = []
     package = file.parent.relative_to(PACKAGE).parts
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             if node.level:
-                base = package[: len(package) - node.level + 1] + tuple(
-                    (node.module or "").split(".") if node.module else ()
-                )
+                inner = node.module.split(".") if node.module else []
+                base = (*package[: len(package) - node.level + 1], *inner)
             elif node.module and node.module.split(".")[0] == PACKAGE.name:
                 base = tuple(node.module.split(".")[1:])
             else:

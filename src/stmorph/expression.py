@@ -8,7 +8,8 @@ import scipy.sparse
 from .errors import ConfigError, DataError
 
 TargetSpace = Literal["log1p_cp10k", "log1p_counts", "log2_counts"]
-"""log1p_cp10k: ln(1 + counts per 10^4 of the unit's own total); log1p_counts: ln(1 + counts); log2_counts: log2(1 + counts)."""
+"""log1p_cp10k: ln(1 + counts per 10^4 of the unit's own total); log1p_counts: ln(1 + counts);
+log2_counts: log2(1 + counts)."""
 
 
 def to_target_space(counts: scipy.sparse.csr_matrix, library_size: np.ndarray, space: TargetSpace) -> np.ndarray:
@@ -34,7 +35,8 @@ def to_target_space(counts: scipy.sparse.csr_matrix, library_size: np.ndarray, s
     if space == "log1p_cp10k":
         if (library_size <= 0).any():
             raise DataError(
-                f"{int((library_size <= 0).sum())} units have no counts at all and cannot be scaled to counts per 10^4; drop them when the slide is read"
+                f"{int((library_size <= 0).sum())} units have no counts at all and cannot be scaled to counts per "
+                "10^4; drop them when the slide is read"
             )
         return np.log1p(dense * (1e4 / library_size[:, None])).astype(np.float32)
     if space == "log1p_counts":

@@ -21,7 +21,7 @@ def job(snakemake: Any) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    terminal = os.dup(2)
+    output, terminal = os.dup(1), os.dup(2)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -42,5 +42,12 @@ def job(snakemake: Any) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        os.dup2(output, 1)
         os.dup2(terminal, 2)
+        os.close(output)
         os.close(terminal)
+
+
+def named(files: Any) -> dict[str, list[str]]:
+    """Return a job's named inputs as lists of paths, also where a name holds a single one."""
+    return {name: [value] if isinstance(value, str) else list(value) for name, value in files.items()}

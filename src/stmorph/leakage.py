@@ -37,7 +37,8 @@ def leakage_report(split: pd.DataFrame, fov_um: float, replication: bool) -> dic
     overlapping = _overlapping(train, test, fov_um)
     if overlapping:
         leaks.append(
-            f"{overlapping} of {len(test)} test tiles share pixels with a training tile of the same slide (tiles are {fov_um:g} um wide)"
+            f"{overlapping} of {len(test)} test tiles share pixels with a training tile of the same slide "
+            f"(tiles are {fov_um:g} um wide)"
         )
     slides = sorted(set(train["slide"]) & set(test["slide"]))
     if slides:
@@ -70,8 +71,8 @@ def refuse_leaks(report: dict[str, Any], name: str) -> None:
     """
     if report["leaks"] and not report["replication"]:
         raise LeakError(
-            f"split {name!r} leaks: {'; '.join(report['leaks'])}; use slides, patients or blocks with a buffer_um of at least a tile's "
-            "diagonal, or mark a paper's own split with `replication: true`"
+            f"split {name!r} leaks: {'; '.join(report['leaks'])}; use slides, patients or blocks with a buffer_um of "
+            "at least a tile's diagonal, or mark a paper's own split with `replication: true`"
         )
 
 

@@ -1,4 +1,4 @@
-"""Joins what the stages wrote about some slides into the units of one role of a split. Joined by barcode, never by row."""
+"""Joins what the stages wrote about some slides into the units of a split's roles. Joined by barcode, never by row."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -57,15 +57,18 @@ def load_units(
     table = table[table["role"].isin(list(roles))].sort_values(["slide", "barcode"], kind="stable")
     genes = read_panel(Path(panel)).genes
     expression, embedding, boxes, stores, wanted_slides = [], [], [], [], []
-    for file in files:
-        adata = anndata.read_h5ad(file.slide)
-        name = str(adata.uns["stmorph"]["slide"])
+    by_name = {_slide_of(file.slide): file for file in files}
+    for name, file in sorted(by_name.items()):  # the order of the table
         wanted = table.loc[table["slide"] == name, "barcode"].to_numpy()
         if not len(wanted):
             continue
+        adata = anndata.read_h5ad(file.slide)
         missing = [gene for gene in genes if gene not in adata.var_names]
         if missing:
-            raise DataError(f"{file.slide} does not measure {len(missing)} genes of {panel}, the first {missing[0]}; choose the panel anew")
+            raise DataError(
+                f"{file.slide} does not measure {len(missing)} genes of {panel}, the first {missing[0]}; "
+                "choose the panel anew"
+            )
         rows = _positions(adata.obs_names, wanted, file.slide)
         measured = ~adata.var["control"].to_numpy(dtype=bool)
         library = np.asarray(adata.X[:, measured].sum(axis=1), dtype=np.float64).ravel()[rows]
@@ -89,6 +92,13 @@ def load_units(
         embedding=np.concatenate(embedding) if embedding else None,
         tiles=SlideTiles.of(stores, pd.concat(boxes)) if boxes else None,
     )
+
+
+def _slide_of(path: str) -> str:
+    import h5py
+
+    with h5py.File(path) as file:
+        return file["uns/stmorph/slide"].asstr()[()]
 
 
 def _positions(names: Sequence[str], wanted: np.ndarray, path: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Chooses the genes of a run, on the training units only (Stem, section 5.1 and 5.2; He et al. 2020)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import anndata
 
 _MITOCHONDRIAL = {"human": r"MT-", "mouse": r"mt-"}
-_RIBOSOMAL = {"human": r"RP(?:S(?!6K)\d|L\d|LP\d|SA$)", "mouse": r"Rp(?:s(?!6k)\d|l\d|lp\d|sa$)"}
+_RIBOSOMAL = {"human": r"RP(?:S(?!6K|19BP)\d|L\d|LP\d|SA$)", "mouse": r"Rp(?:s(?!6k|19bp)\d|l\d|lp\d|sa$)"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def is_mitochondrial(genes: np.ndarray, species: str) -> np.ndarray:
 def is_ribosomal(genes: np.ndarray, species: str) -> np.ndarray:
     """Return bool [G]: ribosomal protein genes (`RPS4X`, `RPLP0`, `RPSA` in human, `Rps4x` in mouse; not RPE or RPN1).
 
-    RPS6KA1 and its kin are kinases and stay.
+    RPS6KA1 and its kin are kinases and stay, as does RPS19BP1, which only binds one.
     """
     return _matches(genes, _RIBOSOMAL, species)
 
@@ -76,7 +76,8 @@ def choose_panel(slides: list["anndata.AnnData"], options: Mapping[str, Any], na
     common = sorted(set.intersection(*(set(s.var_names[~s.var["control"].to_numpy()]) for s in slides)))
     if not common:
         raise DataError(
-            f"panel {name!r}: the training slides have no gene in common; check that they name genes alike (symbols or Ensembl ids)"
+            f"panel {name!r}: the training slides have no gene in common; "
+            "check that they name genes alike (symbols or Ensembl ids)"
         )
     if options["kind"] == "list":
         genes = _from_file(Path(options["file"]), common, name)
@@ -89,12 +90,17 @@ def choose_panel(slides: list["anndata.AnnData"], options: Mapping[str, Any], na
         dropped |= is_ribosomal(genes, species)
     record["dropped by name"] = str(int(dropped.sum()))
     candidates = genes[~dropped]
+    if not len(candidates):
+        raise DataError(
+            f"panel {name!r}: all {len(common)} common genes are mitochondrial or ribosomal; "
+            "keep them (drop_mitochondrial, drop_ribosomal) or look at the gene names"
+        )
     counts = [slide[:, candidates] for slide in slides]
     mean, std = _pooled_moments(counts)
     constant = std == 0
     record["dropped as constant"] = str(int(constant.sum()))
     if options["kind"] == "deg":
-        chosen = _differential(counts, candidates, constant, options, name)
+        chosen = _differential(counts, constant, options, name)
     else:
         variable = _highly_variable(counts, options["hvg_per_slide"]) & ~constant
         record["highly variable"] = str(int(variable.sum()))
@@ -102,8 +108,8 @@ def choose_panel(slides: list["anndata.AnnData"], options: Mapping[str, Any], na
         chosen = candidates[pick(mean, std, variable, options["genes"])]
     if len(chosen) < options["genes"]:
         raise DataError(
-            f"panel {name!r}: only {len(chosen)} genes are left of {len(common)} common ones, {options['genes']} were asked for; "
-            "lower genes, raise hvg_per_slide or keep mitochondrial and ribosomal genes"
+            f"panel {name!r}: only {len(chosen)} genes are left of {len(common)} common ones, {options['genes']} were "
+            "asked for; lower genes, raise hvg_per_slide or keep mitochondrial and ribosomal genes"
         )
     return Panel(tuple(sorted(map(str, chosen))), record)
 
@@ -151,9 +157,7 @@ def _high_in_mean(mean: np.ndarray, std: np.ndarray, variable: np.ndarray, genes
     return among[np.argsort(-mean[among], kind="stable")][:genes]
 
 
-def _differential(
-    slides: list, candidates: np.ndarray, constant: np.ndarray, options: Mapping[str, Any], name: str
-) -> np.ndarray:
+def _differential(slides: list, constant: np.ndarray, options: Mapping[str, Any], name: str) -> np.ndarray:
     import anndata
     import scanpy
 
@@ -170,7 +174,8 @@ def _differential(
         scanpy.tl.leiden(pooled, flavor="igraph", n_iterations=2, random_state=0)
     elif groups not in pooled.obs:
         raise ConfigError(
-            f"panel {name!r}: the slides have no column {groups!r} to compare; they have {', '.join(pooled.obs.columns)}"
+            f"panel {name!r}: the slides have no column {groups!r} to compare; "
+            f"they have {', '.join(pooled.obs.columns)}"
         )
     pooled = pooled[pooled.obs[groups].notna()].copy()
     pooled.obs[groups] = pooled.obs[groups].astype(str).astype("category")
@@ -178,7 +183,8 @@ def _differential(
     compared = sorted(sizes.index[sizes >= 2])
     if len(compared) < 2:
         raise DataError(
-            f"panel {name!r}: {groups!r} has {len(compared)} groups with two units or more; at least two are needed to compare"
+            f"panel {name!r}: {groups!r} has {len(compared)} groups with two units or more; "
+            "at least two are needed to compare"
         )
     scanpy.tl.rank_genes_groups(pooled, groups, groups=compared, method="wilcoxon")
     ranked = [
@@ -205,9 +211,26 @@ def _from_file(path: Path, common: list[str], name: str) -> tuple[str, ...]:
     if missing:
         raise DataError(
             f"panel {name!r}: {len(missing)} of {len(listed)} genes of {path} are not measured on every training slide "
-            f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}); take them out of the file or choose other slides"
+            f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}); "
+            "take them out of the file or choose other slides"
         )
     return listed
+
+
+def training_slides(slides: Sequence[str | Path], split: str | Path) -> list["anndata.AnnData"]:
+    """Return the training units of each slide that has any; test units never leave the file."""
+    import anndata
+    import pandas as pd
+
+    table = pd.read_parquet(split)
+    table = table[table["role"] == "train"]
+    found = []
+    for path in slides:
+        adata = anndata.read_h5ad(path)
+        wanted = table.loc[table["slide"] == str(adata.uns["stmorph"]["slide"]), "barcode"]
+        if len(wanted):
+            found.append(adata[sorted(wanted)].copy())
+    return found
 
 
 def write_panel(panel: Panel, path: Path) -> None:

@@ -12,8 +12,11 @@ import torch
 
 
 def seed_of(*parts: str | int) -> int:
-    """Return a 63-bit seed that is a pure function of `parts` (their order and type matter)."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    """Return a 63-bit seed that is a pure function of `parts` (their order matters, and whether text or number).
+
+    NumPy's text and numbers count as Python's, so that a barcode from an array and from a list draw alike.
+    """
+    text = "\x1f".join(f"{'str' if isinstance(part, str) else 'int'}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

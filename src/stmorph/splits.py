@@ -1,6 +1,7 @@
-"""Gives every unit of a dataset its role. Only units with a kept tile take part, so that both directions use the same ones."""
+"""Gives every unit of a dataset its role. Only units with a kept tile take part, so both directions use the same ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,8 @@ def split_units(units: pd.DataFrame, split: Mapping[str, Any], name: str, fold: 
         if not (result["role"] == needed).any():
             counts = ", ".join(f"{count} {value}" for value, count in result["role"].value_counts().items())
             raise DataError(
-                f"split {name!r} leaves no {needed} units ({counts or 'no units at all'}); "
-                "change splits in the config or look at why the tiles of those slides were lost (tiles.parquet, column lost)"
+                f"split {name!r} leaves no {needed} units ({counts or 'no units at all'}); change splits in the "
+                "config or look at why the tiles of those slides were lost (tiles.parquet, column lost)"
             )
     return result
 
@@ -111,3 +112,42 @@ def _fold(units: pd.DataFrame, split: Mapping[str, Any], fold: int) -> np.ndarra
     if of == "blocks":
         return _with_buffer(units, tested, split["buffer_um"])
     return np.where(tested, "test", "train")
+
+
+def kept_units(slides: Sequence[str | Path], tiles: Sequence[str | Path]) -> pd.DataFrame:
+    """Return the units that can take part: those with a kept tile in every tiling that the study uses.
+
+    Parameters
+    ----------
+    slides
+        Paths of slide.h5ad files.
+    tiles
+        Paths of tiles.parquet files of these slides, for one tiling or more.
+
+    Returns
+    -------
+    pandas.DataFrame
+        dataset, slide, patient, barcode, x_um, y_um.
+    """
+    import anndata
+
+    listed = pd.concat([pd.read_parquet(path) for path in tiles], ignore_index=True)
+    kept = listed.groupby(["slide", "barcode"], observed=True, sort=True)["kept"].all()
+    frames = []
+    for path in slides:
+        slide = anndata.read_h5ad(path, backed="r")
+        about = slide.uns["stmorph"]
+        frame = pd.DataFrame(
+            {
+                "dataset": str(about["dataset"]),
+                "slide": str(about["slide"]),
+                "patient": str(about["patient"]),
+                "barcode": slide.obs_names.to_numpy(dtype=str),
+                "x_um": slide.obsm["spatial_um"][:, 0],
+                "y_um": slide.obsm["spatial_um"][:, 1],
+            }
+        )
+        slide.file.close()
+        index = pd.MultiIndex.from_frame(frame[["slide", "barcode"]])
+        frames.append(frame[kept.reindex(index, fill_value=False).to_numpy(dtype=bool)])
+    return pd.concat(frames, ignore_index=True)

@@ -8,7 +8,7 @@ rule embedding:
         paths.tiling("{encoder}.zarr.zip"),
     params:
         encoder=lambda w: study.config.encoders[w.encoder].model_dump(),
-        code=code_digest("encoders", "image.tiles", "image.store"),
+        code=code_digest("encoders", "image.tiles"),
     log:
         paths("logs/embedding/{dataset}/{slide}/{tiles}/{encoder}.log"),
     benchmark:

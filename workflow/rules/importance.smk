@@ -6,7 +6,8 @@ rule gene_importance:
         paths("importance/{importance}/importance.csv"),
     params:
         entry=lambda w: study.config.importance[w.importance].model_dump(),
-        code=code_digest("importance", "load_units", "methods.geneflow"),
+        runs=lambda w: [run.as_dict() for run in study.plan.importance_runs[w.importance]],
+        code=lambda w: study.importance_code(w.importance),
     log:
         paths("logs/gene_importance/{importance}.log"),
     benchmark:
@@ -37,7 +38,7 @@ rule enrichment:
         ),
     params:
         entry=lambda w: study.config.importance[w.importance].model_dump(),
-        code=code_digest("enrichment", "figures.importance"),
+        code=code_digest("runs.importance", "figures.importance"),
     log:
         paths("logs/enrichment/{importance}.log"),
     benchmark:

@@ -9,7 +9,7 @@ rule score:
         run=lambda w: study.run(w).as_dict(),
         scores=study.config.scores.model_dump(),
         encoder=lambda w: study.image_encoder(study.run(w)),
-        code=code_digest("scores", "load_units", "encoders"),
+        code=code_digest("runs.score"),
     log:
         paths("logs/score/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
     benchmark:

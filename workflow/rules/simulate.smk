@@ -13,6 +13,7 @@ for name, dataset in study.study.datasets.items():
             params:
                 options=lambda w, dataset=dataset: {**dataset.simulate, **dataset.slides[w.slide].simulate},
                 patient=lambda w, dataset=dataset: dataset.slides[w.slide].patient,
+                seed=study.config.seeds[0],
                 code=code_digest("simulate"),
             log:
                 paths(f"logs/simulate/{name}/{{slide}}.log"),

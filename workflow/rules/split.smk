@@ -2,13 +2,13 @@
 rule split:
     input:
         slides=lambda w: [paths.slide("slide.h5ad", w.dataset, slide) for slide in study.slides(w.dataset)],
-        tiles=lambda w: study.split_tiles(w.dataset, w.split),
+        tiles=lambda w: study.split_tiles(w.dataset),
     output:
         split=paths.split("split.parquet"),
         leakage=paths.split("leakage.json"),
     params:
         split=lambda w: study.split_config(w.split),
-        name=lambda w: w.split,
+        fov_um=lambda w: study.widest_fov_um(w.dataset),
         code=code_digest("splits", "leakage"),
     log:
         paths("logs/split/{dataset}/{split}.log"),

@@ -15,7 +15,8 @@ rule table:
         table=lambda w: study.study.tables[w.table].model_dump(),
         cells=lambda w: study.table_cells(w.table),
         paper=lambda w: study.paper_of(w.table),
-        code=code_digest("tables", "scores.select"),
+        datasets=lambda w: study.datasets_of(w.table),
+        code=code_digest("tables"),
     log:
         paths("logs/table/{table}.log"),
     benchmark:

@@ -1,11 +1,4 @@
 # The names a user can type.
-rule all:
-    default_target: True
-    localrule: True
-    input:
-        [file for _, files in study.targets.values() for file in files],
-
-
 if study.config.name not in ("all", *study.targets):
 
     rule:

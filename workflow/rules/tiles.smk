@@ -3,7 +3,7 @@ rule tiles:
     input:
         slide=paths.slide("slide.h5ad"),
         image=lambda w: study.source_paths(w.dataset, w.slide)["image"],
-        reference=lambda w: study.stain_reference(w.dataset, w.tiles),
+        reference=lambda w: study.stain_reference(w.tiles),
     output:
         image=paths.tiling("image.npy"),
         record=paths.tiling("image.json"),

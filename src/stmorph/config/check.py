@@ -1,8 +1,10 @@
 """All that is wrong with a configuration, at once: each with its path, the value found and the nearest allowed one."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,8 +28,10 @@ class Problems:
         self.found: list[str] = []
 
     def add(self, path: str, sentence: str) -> None:
-        """Note one problem at a path such as `config/demo.yaml: tables.stem_table1`."""
-        self.found.append(f"{path}: {sentence}")
+        """Note one problem at a path such as `config/demo.yaml: tables.stem_table1`; the same one is noted once."""
+        line = f"{path}: {sentence}"
+        if line not in self.found:
+            self.found.append(line)
 
     def known(self, path: str, name: str | None, allowed: Iterable[str], what: str) -> bool:
         """Note that `name` is not among `allowed`; return whether it is."""
@@ -61,6 +65,15 @@ class Problems:
             raise ConfigError(f"the configuration has {count}:\n" + "\n".join(f"  - {line}" for line in self.found))
 
 
+@contextmanager
+def noted(into: Problems | None) -> Iterator[Problems]:
+    """Give the caller's list to add to, or without one a new list that is raised as a ConfigError at the end."""
+    problems = Problems() if into is None else into
+    yield problems
+    if into is None:
+        problems.stop_if_any()
+
+
 def _sentence(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     kind, found = error["type"], error["input"]
     if kind == "extra_forbidden":
@@ -80,19 +93,29 @@ def _short(value: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple) -> list[str]:
-    """Return the field names of the object at `loc` inside `model` (best effort through dicts, lists and unions)."""
-    current: Any = model
+    """Return the field names of the object at `loc` inside `model`."""
+    current: list[Any] = [model]
     for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
-        candidates = _models_in(current)
-        if candidates:
-            current = candidates[0]
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        current = [inner for one in current for inner in _inside(one, part)]
+    return [name for one in current if _is_model(one) for name in one.model_fields]
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
+def _inside(annotation: Any, part: str | int) -> list[Any]:
+    """Return the types that may stand at key, index or union member `part` of a type; unions are taken apart."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(str(part))
+        return _members(field.annotation) if field else [annotation] if annotation.__name__ == part else []
+    values = get_args(annotation)[1:] if get_origin(annotation) is dict else get_args(annotation)[:1]
+    return [member for value in values for member in _members(value)]
+
+
+def _members(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [annotation]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,6 +1,6 @@
 """Reads a study and everything it names, merges it, and tells every mistake at once before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         The file is missing, is not YAML or does not hold a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; give the path of a config file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); give the path of a YAML file") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -73,51 +75,84 @@ def load_study(raw: Mapping[str, Any], config_dir: Path, source: str = "config")
     """
     problems = Problems()
     config = problems.validate(StudyConfig, dict(raw), source)
-    if config is None:
-        problems.stop_if_any()
-        raise AssertionError
-    available = {kind: _names(config_dir / kind) for kind in ("datasets", "methods", "papers")}
+    if config is None:  # the files it names are still looked at, so that all is told at once
+        config = StudyConfig.model_construct(**_readable(raw))
 
     datasets: dict[str, DatasetConfig] = {}
-    for name in config.datasets:
-        if problems.known(f"{source}: datasets", name, available["datasets"], "dataset"):
-            file = config_dir / "datasets" / f"{name}.yaml"
-            if (dataset := problems.validate(DatasetConfig, read_yaml(file), _short(file))) is not None:
-                datasets[name] = dataset
+    for name, file, content in _named("datasets", config.datasets, config_dir, source, problems):
+        if (dataset := problems.validate(DatasetConfig, content, _short(file))) is not None:
+            datasets[name] = dataset
 
     methods: dict[str, MethodConfig] = {}
+    available = _names(config_dir / "methods")
     for name in config.methods:
-        problems.known(f"{source}: methods", name, available["methods"], "method")
-    for name in available["methods"]:
-        file = config_dir / "methods" / f"{name}.yaml"
-        content = read_yaml(file)
-        scales = content.get("scales", {})
-        merged = merge({**content, "scales": {}}, scales.get(config.scale), config.methods.get(name))
-        if (method := problems.validate(MethodConfig, merged, _short(file))) is not None:
+        problems.known(f"{source}: methods", name, available, "method")
+    for name, file, content in _named("methods", available, config_dir, source, problems):
+        # What the file says at this scale is checked as the file's; what the study lays over it, as the study's.
+        scales = content.get("scales")
+        preset = scales.get(config.scale) if isinstance(scales, Mapping) else None
+        at_scale = merge(content, preset if isinstance(preset, Mapping) else None)
+        method = problems.validate(MethodConfig, at_scale, _short(file))
+        if method is not None and (overlay := config.methods.get(name)):
+            method = problems.validate(MethodConfig, merge(at_scale, overlay), f"{source}: methods.{name}")
+        if method is not None:
             methods[name] = method
 
     papers: dict[str, PaperConfig] = {}
     tables: dict[str, Any] = {}
     paper_of: dict[str, str] = {}
-    for name in config.papers:
-        if not problems.known(f"{source}: papers", name, available["papers"], "paper"):
-            continue
-        file = config_dir / "papers" / f"{name}.yaml"
-        content = read_yaml(file)
+    for name, file, content in _named("papers", config.papers, config_dir, source, problems):
         if (paper := problems.validate(PaperConfig, content, _short(file))) is not None:
             papers[name] = paper
             for table, entry in content["tables"].items():
+                if table in paper_of:
+                    problems.add(
+                        f"{_short(file)}: tables.{table}", f"paper {paper_of[table]!r} has a table of this name"
+                    )
                 tables[table] = entry
                 paper_of[table] = name
     checked: dict[str, TableConfig] = {}
     # A paper's table runs where the study says on what: an entry of the same name under `tables`.
     for name, entry in config.tables.items():
+        if name not in tables and "rows" not in entry and len(papers) < len(config.papers):
+            continue  # a table of a paper whose own faults are noted above
         table = problems.validate(TableConfig, merge(tables.get(name, {}), entry), f"{source}: tables.{name}")
         if table is not None:
             checked[name] = table
     problems.stop_if_any()
     used_papers = {name: paper_of[name] for name in checked if name in paper_of}
     return Study(config, datasets, methods, checked, papers, used_papers)
+
+
+def _readable(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a faulty study names, as far as it has the shape that was expected."""
+
+    def texts(value: Any) -> list[str]:
+        return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+    def mappings(value: Any) -> dict[str, Any]:
+        items = value.items() if isinstance(value, Mapping) else ()
+        return {key: one for key, one in items if isinstance(one, Mapping)}
+
+    return {
+        **{key: texts(raw.get(key)) for key in ("datasets", "papers")},
+        **{key: mappings(raw.get(key)) for key in ("methods", "tables")},
+        "scale": raw["scale"] if isinstance(raw.get("scale"), str) else None,
+    }
+
+
+def _named(
+    kind: str, names: Iterable[str], config_dir: Path, source: str, problems: Problems
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Give name, file and content of those files of `config/<kind>/` that exist and can be read; note the others."""
+    available = _names(config_dir / kind)
+    for name in names:
+        if problems.known(f"{source}: {kind}", name, available, kind[:-1]):
+            file = config_dir / kind / f"{name}.yaml"
+            try:
+                yield name, file, read_yaml(file)
+            except ConfigError as error:
+                problems.add(_short(file), str(error))
 
 
 def _names(folder: Path) -> list[str]:

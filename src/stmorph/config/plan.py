@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from .check import Problems
+from .check import Problems, noted
 from .load import Study, merge
-from .schema import ColumnConfig, ResourceConfig, RunConfig, SplitConfig
+from .schema import ResourceConfig, RunConfig, SplitConfig
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,20 @@ class Plan:
     Raises
     ------
     ConfigError
-        Something names what does not exist, or two different runs would share a folder; all at once.
+        Something names what does not exist, or two different runs would share a folder; all at once (or noted in
+        `problems`, where they are given).
     """
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, problems: Problems | None = None):
         self.study = study
         self.config = study.config
-        self._problems = Problems()
         self._runs: dict[tuple, Run] = {}
         self.cells: dict[str, list[Cell]] = {}
+        self.importance_runs: dict[str, tuple[Run, ...]] = {}
+        with noted(problems) as self._problems:
+            self._build(study)
+
+    def _build(self, study: Study) -> None:
         for name, table in study.tables.items():
             self.cells[name] = []
             for row in table.rows:
@@ -94,7 +99,6 @@ class Plan:
                     self.cells[name].append(
                         Cell(row.label, group.label, tuple(self._resolve([table.run, row.run, group.run], path)))
                     )
-        self.importance_runs: dict[str, tuple[Run, ...]] = {}
         for name, entry in self.config.importance.items():
             runs = tuple(self._resolve([entry.run], f"importance.{name}"))
             if any(run.family != "generator" for run in runs):
@@ -107,18 +111,16 @@ class Plan:
             self._problems.known(f"figures.{name}: table", figure.table, study.tables, "table")
         for name, split in self.config.splits.items():
             self._check_split(name, split)
-        for name, encoder in self.config.encoders.items():
-            del name, encoder
-        self._problems.stop_if_any()
+        targets = [*study.tables, *self.config.figures, *self.config.importance]
+        for name in sorted({name for name in targets if targets.count(name) > 1}):
+            self._problems.add(name, "names two targets; give each table, figure and importance its own name")
 
     # --- runs ---
 
     @cached_property
     def runs(self) -> list[Run]:
         """All runs, in the order of their folders; shuffled ones beside the paired ones they draw from."""
-        every = {run.key: run for run in self._runs.values()}
-        every |= {run.trained.key: run.trained for run in self._runs.values()}
-        return [every[key] for key in sorted(every)]
+        return [self._runs[key] for key in sorted(self._runs)]
 
     def run(self, dataset: str, split: str, panel: str, label: str, seed: str | int) -> Run:
         """Return the run behind a rule's wildcards."""
@@ -135,6 +137,18 @@ class Plan:
     def resources(self, run: Run) -> ResourceConfig:
         """Return what a training or sampling job of the run asks for."""
         return self.study.methods[run.method].resources
+
+    def tested_slides(self, run: Run) -> set[str]:
+        """Return the slides that a run tests as a whole: empty for splits within slides and for a paper's own."""
+        split = next(s for name, s in self.config.splits.items() if run.split in fold_names(name, s))
+        slides = self.study.datasets[run.dataset].slides
+        if split.replication:
+            return set()
+        if split.kind == "folds":  # every slide is tested in some fold, and one tiling serves them all
+            return set(slides) if split.of in ("slides", "patients") else set()
+        if split.kind == "patients":
+            return {slide for slide, entry in slides.items() if entry.patient in split.test}
+        return set(split.test) if split.kind == "slides" else set()
 
     def _resolve(self, parts: list[RunConfig], path: str) -> list[Run]:
         merged = merge({}, *({k: v for k, v in part.model_dump().items() if v is not None} for part in parts))
@@ -177,25 +191,31 @@ class Plan:
                     training=merge(method.training, merged["training"]),
                     sampling=sampling,
                 )
-                other = self._runs.setdefault(run.key, run)
-                if other != run:
-                    differ = [key for key, value in run.as_dict().items() if other.as_dict()[key] != value]
-                    self._problems.add(
-                        path,
-                        f"differs in {', '.join(differ)} from another run in the same folder {run.folder}; give it a variant name",
-                    )
+                self._enter(run, path)
+                self._enter(run.trained, path)
                 runs.append(run)
         return runs
+
+    def _enter(self, run: Run, path: str) -> None:
+        other = self._runs.setdefault(run.key, run)
+        if other != run:
+            differ = [key for key, value in run.as_dict().items() if other.as_dict()[key] != value]
+            self._problems.add(
+                path, f"differs in {', '.join(differ)} from another run in folder {run.folder}; give it a variant name"
+            )
 
     def _check_split(self, name: str, split: SplitConfig) -> None:
         path = f"splits.{name}"
         if not self._problems.known(f"{path}: dataset", split.dataset, self.study.datasets, "dataset"):
             return
         dataset = self.study.datasets[split.dataset]
-        allowed = {
-            "slides": list(dataset.slides),
-            "patients": sorted({s.patient for s in dataset.slides.values()}),
-        }.get(split.kind)
+        groups = {"slides": list(dataset.slides), "patients": sorted({s.patient for s in dataset.slides.values()})}
+        if split.kind == "folds" and split.of in groups and split.k > len(groups[split.of]):
+            self._problems.add(
+                f"{path}: k",
+                f"{split.k} folds of {len(groups[split.of])} {split.of} leave some without a test; lower k",
+            )
+        allowed = groups.get(split.kind)
         if allowed is None:
             return
         for role in ("test", "train"):
@@ -209,18 +229,9 @@ class Plan:
         if set(split.test) >= set(allowed):
             self._problems.add(f"{path}: test", f"all {split.kind} are tested, none is left for training")
 
-    def column_selector(self, column: ColumnConfig, run: Run) -> dict[str, Any]:
-        """Return which score fills a column for a run."""
-        del run
-        selector = column.model_dump(exclude={"label", "better", "digits"}, exclude_none=True)
-        if selector.get("k") == "panel":
-            del selector["k"]
-            selector["gene_choice"] = "all"
-        return selector
-
 
 class Paths:
-    """Where every file of a study lies, relative to the working folder; also with Snakemake's wildcards in place of names."""
+    """Where every file of a study lies, relative to the working folder; without names, with Snakemake's wildcards."""
 
     def __init__(self, results: str):
         self.results = PurePosixPath(results)

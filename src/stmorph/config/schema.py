@@ -1,8 +1,8 @@
-"""What a configuration may say. Every object is closed: an unknown key is an error (see `load.py` for how it is told)."""
+"""What a configuration may say. Every object is closed: an unknown key is an error (`check.py` tells it)."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..expression import TargetSpace
 
@@ -10,6 +10,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
 """Names become folders: letters, digits, `_` and `.`; `-` is kept free to join a method with its variant."""
 
 SlideName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def _distinct(values: list) -> list:
+    repeated = sorted({str(one) for one in values if values.count(one) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands there more than once")
+    return values
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+"""Each once: the same run counted twice would feign agreement between seeds."""
 
 
 class Closed(BaseModel):
@@ -64,10 +75,9 @@ class DatasetConfig(Closed):
 
 
 class EncoderConfig(Closed):
-    """An encoder under a name of the user's choice."""
+    """An encoder under a name of the user's choice; `model` may join several by `+`, their options then by name."""
 
     model: str
-    weights: str | None = None
     options: dict[str, Any] = {}
     views: Literal[1, 8] = 8
 
@@ -76,9 +86,10 @@ class SplitConfig(Closed):
     """How the units of a dataset are given roles.
 
     slides, patients: the named ones (`test`) are tested, the rest train (or only those in `train`).
-    blocks: square spatial blocks of `block_um`, `test_fraction` of them tested, units within `buffer_um` of a tested block unused.
+    blocks: `test_fraction` of the square blocks of `block_um` is tested; units within `buffer_um` of a tested one are
+    set aside.
     fraction: `test_fraction` of the units at random; leaks, so only as `replication`.
-    folds: `k` folds `of` slides, patients, blocks or units; one run per fold.
+    folds: `k` folds `of` slides, patients, blocks or units (the last as `replication` only); one run per fold.
     """
 
     dataset: Name
@@ -107,14 +118,21 @@ class SplitConfig(Closed):
         missing = [key for key in needed if getattr(self, key) in (None, [])]
         if missing:
             raise ValueError(f"a split of kind {self.kind!r} also needs {', '.join(missing)}")
+        if (self.kind == "fraction" or (self.kind == "folds" and self.of == "units")) and not self.replication:
+            raise ValueError(
+                "neighbouring units would be trained on and tested; split blocks with a buffer_um, or mark a paper's own "
+                "split with replication: true"
+            )
         return self
 
 
 class PanelConfig(Closed):
     """How the genes of a run are chosen (on the training units only).
 
-    hmhvg: highly variable per slide (`hvg_per_slide`), union over slides, then the `genes` highest in both mean and variability.
-    hvg: highly variable in every sense, ordered by mean. deg: differentially expressed between `groups` (an obs column or `leiden`).
+    hmhvg: highly variable per slide (`hvg_per_slide`), union over slides, then the `genes` highest in both mean and
+    variability.
+    hvg: the same union, then the `genes` highest in mean.
+    deg: differentially expressed between `groups` (an obs column or `leiden`).
     list: a published list from `file`, kept for replication.
     """
 
@@ -182,7 +200,7 @@ class RunConfig(Closed):
     options: dict[str, Any] = {}
     training: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
-    seeds: list[int] | None = None
+    seeds: Seeds | None = None
 
 
 # --- tables, figures, importance --------------------------------------------------------------------------------------
@@ -224,7 +242,7 @@ class RowConfig(Closed):
 
 
 class TableConfig(Closed):
-    """A table: rows x groups of columns; a cell's run is the table's, the row's and the group's, merged in that order."""
+    """A table: rows x groups of columns; a cell's run is the table's, the row's, the group's, merged in that order."""
 
     description: str
     caption: str = ""
@@ -233,6 +251,25 @@ class TableConfig(Closed):
     rows: Annotated[list[RowConfig], Field(min_length=1)]
     columns: Annotated[list[ColumnConfig], Field(min_length=1)]
     published_on: str = ""
+
+    @model_validator(mode="after")
+    def _labelled(self) -> "TableConfig":
+        labels = {kind: [one.label for one in getattr(self, kind)] for kind in ("rows", "groups", "columns")}
+        for kind, names in labels.items():
+            if len(set(names)) < len(names):
+                raise ValueError(f"two {kind} have one label ({', '.join(names)}); give each its own")
+        for row in self.rows:
+            named = {*row.published, *(row.only or ())}
+            if unknown := sorted(named - set(labels["groups"])):
+                raise ValueError(
+                    f"row {row.label!r} names group {unknown[0]!r}; allowed: {', '.join(labels['groups'])}"
+                )
+            named = {column for numbers in row.published.values() for column in numbers}
+            if unknown := sorted(named - set(labels["columns"])):
+                raise ValueError(
+                    f"row {row.label!r} names column {unknown[0]!r}; allowed: {', '.join(labels['columns'])}"
+                )
+        return self
 
 
 class FigureConfig(Closed):
@@ -289,14 +326,14 @@ class StudyConfig(Closed):
     name: Name
     title: str
     scale: Literal["full", "small", "smoke"]
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Seeds = [0]
     data_root: str | None = None
     downloads: str = "downloads"
     results: str = "results"
-    datasets: Annotated[list[Name], Field(min_length=1)]
+    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
     papers: list[Name] = []
-    tiles: dict[Name, dict[str, Any]]
-    encoders: dict[Name, EncoderConfig]
+    tiles: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    encoders: Annotated[dict[Name, EncoderConfig], Field(min_length=1)]
     splits: dict[Name, SplitConfig]
     panels: dict[Name, PanelConfig]
     scores: ScoreConfig = ScoreConfig()

@@ -17,7 +17,10 @@ import torch
 from ..errors import ConfigError
 from .noise import RowNoise
 
-Target = Literal["noise", "x0"]
+Target = Literal["noise", "x0", "v"]
+"""What a network predicts: the noise, the clean sample, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans
+& Ho 2022), which is the clean sample where there is most noise and the noise where there is least."""
+
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(x_t [B, ...], t int64 [B]) -> what the network predicts, [B, ...]."""
 
@@ -96,6 +99,20 @@ class NoiseSchedule:
         """Return the noise that a clean sample implies, [B, ...]."""
         return (x_t - at(self.alpha_bar.sqrt(), t, x_t) * x0) / at((1 - self.alpha_bar).sqrt(), t, x_t)
 
+    def v_of(self, x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return v, [B, ...], of a clean sample and its noise."""
+        return at(self.alpha_bar.sqrt(), t, x0) * noise - at((1 - self.alpha_bar).sqrt(), t, x0) * x0
+
+    def x0_of_v(self, x_t: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return the clean sample that v implies, [B, ...]."""
+        return at(self.alpha_bar.sqrt(), t, x_t) * x_t - at((1 - self.alpha_bar).sqrt(), t, x_t) * v
+
+    def clean(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, target: Target) -> torch.Tensor:
+        """Return the clean sample, [B, ...], that a network's output of kind `target` implies."""
+        if target == "x0":
+            return output
+        return self.x0_of_v(x_t, t, output) if target == "v" else self.x0_of(x_t, t, output)
+
     def posterior_mean(self, x0: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return the mean of x_{t-1} given x_t and x0, [B, ...] (Ho et al. 2020, equation 7)."""
         before, bar = self.alpha_bar_before, self.alpha_bar
@@ -129,10 +146,11 @@ def denoising_loss(
     t
         int64 [B], indices into the schedule.
     target
-        What the network predicts: the `noise` (Stem) or the clean sample `x0`.
+        What the network predicts: the `noise` (Stem), the clean sample `x0` or `v`.
     """
     predicted = predict(schedule.add_noise(x0, t, noise), t)
-    return torch.nn.functional.mse_loss(predicted.to(x0.dtype), noise if target == "noise" else x0)
+    wanted = x0 if target == "x0" else schedule.v_of(x0, t, noise) if target == "v" else noise
+    return torch.nn.functional.mse_loss(predicted.to(x0.dtype), wanted)
 
 
 @torch.no_grad()
@@ -195,7 +213,7 @@ def sample(
         log_variance = None
         if variance is not None:
             output, log_variance = variance(output, stride, step)
-        x0 = output if target == "x0" else stride.x0_of(x, step, output)
+        x0 = stride.clean(output, x, step, target)
         if clip is not None:
             x0 = x0.clamp(*clip)
         if log_variance is not None:

@@ -15,7 +15,7 @@ class Encoder(ABC):
     name: as in the config.
     dim: length of the vector.
     features: the name of every number in the vector, or () where they have no meaning of their own.
-    weights_sha256: digest of what decides the vector beside the tile (the weights file; for `morphometric` its options).
+    weights_sha256: digest of what decides the vector beside the tile: the weights file, or `morphometric`'s options.
     view_invariant: True where all eight views of a tile give one and the same vector, so that one is computed.
     """
 

@@ -1,4 +1,4 @@
-"""The embedding of a slide's tiles: made in chunks, written as one zip of a Zarr store whose bytes depend on its content alone."""
+"""The embedding of a slide's tiles: made in chunks, kept as a zipped Zarr store; the same content, the same bytes."""
 
 import shutil
 import tempfile
@@ -87,7 +87,9 @@ def embed_tiles(
                     result[index, v] = encoder.encode(np.ascontiguousarray(view(tiles, name)), um_per_px)
             if not np.isfinite(result[index]).all():
                 bad = int(index[~np.isfinite(result[index]).all(axis=(1, 2))][0])
-                raise DataError(f"encoder {encoder.name} gave a number that is not finite for tile {bad}; check its weights")
+                raise DataError(
+                    f"encoder {encoder.name} gave a number that is not finite for tile {bad}; check its weights"
+                )
             bar.update(len(index))
     return result
 
@@ -95,9 +97,9 @@ def embed_tiles(
 def write_embedding(
     path: str | Path, embedding: np.ndarray, barcodes: Sequence[str], encoder: Encoder, views: Sequence[str]
 ) -> None:
-    """Write `<encoder>.zarr.zip`: arrays `embedding` float32 [n, views, dim] and `barcode`; the same input, the same bytes.
+    """Write `<encoder>.zarr.zip`: arrays `embedding` float32 [n, views, dim] and `barcode`.
 
-    Attributes: encoder, weights_sha256, views, features, dim.
+    Attributes: encoder, weights_sha256, views, features, dim. The same input gives the same bytes.
 
     Raises
     ------
@@ -138,7 +140,7 @@ def write_embedding(
 
 
 def zip_folder(folder: Path, path: Path) -> None:
-    """Store a folder's files in a zip: in the order of their names, uncompressed (Zarr has done that), without times."""
+    """Store a folder's files in a zip: ordered by name, uncompressed (Zarr has done that), without times."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=NO_TIME)
@@ -161,11 +163,13 @@ def read_embedding(path: str | Path) -> Embedding:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"embedding {path} does not exist; run the embedding step for its slide first")
+    if not zipfile.is_zipfile(path):  # asked before, because ZipStore stumbles over its own closing
+        raise DataError(f"embedding {path} cannot be read as a zip; delete it and run its step again")
     try:
         with zarr.storage.ZipStore(path, mode="r") as store:
             group = zarr.open_group(store, mode="r")
             embedding = np.asarray(group["embedding"][:], dtype=np.float32)
-            barcode = np.asarray(group["barcode"][:]).astype(str)
+            barcode = np.array(group["barcode"][:].tolist(), dtype=str)
             attributes = dict(group.attrs)
         found = Embedding(
             embedding=embedding,
@@ -177,12 +181,13 @@ def read_embedding(path: str | Path) -> Embedding:
         )
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, RuntimeError) as error:
         raise DataError(
-            f"embedding {path} cannot be read ({type(error).__name__}: {str(error)[:80]}); delete it and run its step again"
+            f"embedding {path} cannot be read ({type(error).__name__}: {str(error)[:80]}); delete it and run its step "
+            "again"
         ) from error
     expected = (len(barcode), len(found.views), attributes.get("dim"))
     if embedding.shape != expected or len(found.features) not in (0, expected[2]):
         raise DataError(
-            f"embedding {path} has shape {list(embedding.shape)} where its barcodes, views and dim say {list(expected)}; "
-            "delete it and run its step again"
+            f"embedding {path} has shape {list(embedding.shape)} where its barcodes, views and dim say "
+            f"{list(expected)}; delete it and run its step again"
         )
     return found

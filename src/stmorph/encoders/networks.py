@@ -30,6 +30,7 @@ class VisionTransformer(nn.Module):
         self.dim = trunk.num_features * (2 if with_patch_mean else 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the pooled vectors [B, dim]."""
         tokens = self.trunk.forward_features(images)
         if not self.with_patch_mean:
             return tokens[:, 0]
@@ -39,7 +40,7 @@ class VisionTransformer(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Learned queries attend to all tokens (CoCa, Yu et al. 2022, section 3.2); float [B, T, width] -> [B, queries, dim]."""
+    """Learned queries attend to all tokens (CoCa, Yu et al. 2022, section 3.2)."""
 
     def __init__(self, width: int, dim: int, heads: int, queries: int = 1):
         super().__init__()
@@ -49,6 +50,7 @@ class AttentionPool(nn.Module):
         self.attn = nn.MultiheadAttention(dim, heads, kdim=width, vdim=width, batch_first=True)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return [B, queries, dim] of tokens [B, T, width]."""
         keys = self.ln_k(tokens)
         queries = self.ln_q(self.query).expand(len(tokens), -1, -1)
         return self.attn(queries, keys, keys, need_weights=False)[0]
@@ -65,6 +67,7 @@ class ConchImageTower(nn.Module):
         self.dim = dim
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the pooled vectors [B, dim]."""
         pooled = self.attn_pool_contrast(self.trunk.forward_features(images))
         return self.ln_contrast(pooled[:, 0])
 
@@ -133,8 +136,8 @@ def fill(network: nn.Module, facts: Facts, state: dict[str, torch.Tensor], name:
     ]
     if troubles:
         raise WeightsError(
-            f"weights of encoder {name}: {path} does not fit the network of {facts.hub_id}: {'; '.join(troubles)}; give the "
-            f"weights file of {facts.page}"
+            f"weights of encoder {name}: {path} does not fit the network of {facts.hub_id}: {'; '.join(troubles)}; "
+            f"give the weights file of {facts.page}"
         )
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     network.load_state_dict(state, strict=True, assign=True)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..digests import file_digest
 from .base import Encoder, check_tiles
 from .facts import FACTS
 from .networks import build, fill
-from .weights import locate, read_state, sha256_of
+from .weights import locate, read_state
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -55,7 +56,7 @@ class PretrainedEncoder(Encoder):
         network = fill(build(self.facts, options.architecture), self.facts, read_state(name, path), name, path)
         self.network = network.to(self.device)
         self.dim = network.dim
-        self.weights_sha256 = sha256_of(path)
+        self.weights_sha256 = file_digest(path)
         self.input_px = options.input_px or self.facts.input_px
 
     def prepare(self, tiles: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
-"""Finds a network's weights (a file, a folder in the hub's own layout, or the hub), reads them and hashes them."""
+"""Finds a network's weights (a file, a folder in the hub's own layout, or the hub) and reads them."""
 
-import hashlib
 import pickle
 from pathlib import Path
 
@@ -14,8 +13,8 @@ def locate(name: str, facts: Facts, weights: str | Path | None = None, revision:
     Parameters
     ----------
     weights
-        A file; a folder that holds one of `facts.files`; a hub cache (`models--owner--name/snapshots/...`) or the folder
-        above it. None: the Hugging Face hub, with the token of HF_TOKEN or of the cached login.
+        A file; a folder that holds one of `facts.files`; a hub cache (`models--owner--name/snapshots/...`) or the
+        folder above it. None: the Hugging Face hub, with the token of HF_TOKEN or of the cached login.
     revision
         Branch, tag or commit on the hub.
 
@@ -81,19 +80,27 @@ def _download(name: str, facts: Facts, revision: str) -> Path:
             f"weights of encoder {name}: {facts.hub_id} has no revision {revision}; choose one that is listed at "
             f"{facts.page}/commits, {elsewhere}"
         ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        cure = "set HF_TOKEN to a valid token that may read it" if status in (401, 403) else "try again later"
-        raise WeightsError(
-            f"weights of encoder {name}: the hub answered {status} for {facts.page}; {cure}, {elsewhere}"
-        ) from error
-    except (errors.LocalEntryNotFoundError, OSError) as error:
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        # The hub's library wraps a refusal that it does not know into "not in the local cache".
+        refusal = error if isinstance(error, errors.HfHubHTTPError) else error.__cause__
+        answer = getattr(refusal, "response", None)
+        if answer is not None:
+            cure = (
+                "set HF_TOKEN to a valid token that may read it"
+                if answer.status_code in (401, 403)
+                else "try again later"
+            )
+            raise WeightsError(
+                f"weights of encoder {name}: the hub answered {answer.status_code} for {facts.page}; {cure}, "
+                f"{elsewhere}"
+            ) from error
         raise WeightsError(
             f"weights of encoder {name} are not in the local cache and {facts.page} cannot be reached; connect to the "
             f"network (and unset HF_HUB_OFFLINE) once, {elsewhere}"
         ) from error
     raise WeightsError(
-        f"weights of encoder {name}: {facts.page} has none of {', '.join(facts.files)}; name another `revision`, {elsewhere}"
+        f"weights of encoder {name}: {facts.page} has none of {', '.join(facts.files)}; name another `revision`, "
+        f"{elsewhere}"
     )
 
 
@@ -133,9 +140,3 @@ def _damaged(name: str, path: Path, why: str) -> str:
         f"weights of encoder {name}: {path} cannot be read as tensors by key ({why}); it is damaged or another kind of "
         "file, so download it again"
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -43,6 +43,18 @@ class Path:
         sign = {"paper": 1.0, "code": 0.0, "fixed": -1.0}[self.noise_derivative]
         return self.speed(_beside(t, x1)) * (x1 - noise) + sign * self.sigma * z
 
+    def linear_velocity(self, x: torch.Tensor, t: torch.Tensor, mean: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
+        """Return the best guess of the path's derivative [B, ...] that is linear in x_t alone.
+
+        For pictures whose values have `mean` and `sd` (both broadcast against x); exact where values are independent
+        and normal. What remains for a network is what pictures have beyond that.
+        """
+        t = _beside(t, x)
+        s, speed, fade = self.share(t), self.speed(t), self.sigma * (1 - t)
+        variance = s**2 * sd**2 + (1 - s) ** 2 + fade**2
+        covariance = speed * (s * sd**2 - (1 - s)) - self.sigma * fade
+        return speed * mean + covariance / variance * (x - s * mean)
+
     def start_scale(self) -> float:
         """Return the standard deviation of x_0: the noise and the perturbation together."""
         return math.sqrt(1 + self.sigma**2)

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,15 +110,15 @@ class _TiffSource(ImageSource):
         with _decoding(path), tifffile.TiffFile(path) as tif:
             if not tif.series:
                 raise DataError(f"{path} holds no image; expected a whole-slide image: download it again")
-            series = max(tif.series, key=lambda s: s.size)
-            self._series = series.index
+            self._series = max(range(len(tif.series)), key=lambda k: tif.series[k].size)
+            series = tif.series[self._series]
             page = series.keyframe
             _check_complete(path, series.levels)
             self.height_px, self.width_px, samples = _yxs_shape(path, series.axes, series.shape)
             if samples not in (3, 4) or series.dtype != np.uint8:
                 raise DataError(
-                    f"{path} holds {samples} channel(s) of {series.dtype}; expected H&E in colour, 3 channels of uint8: "
-                    "give the H&E image"
+                    f"{path} holds {samples} channel(s) of {series.dtype}; expected H&E in colour, 3 channels of "
+                    "uint8: give the H&E image"
                 )
             self.um_per_px_embedded = _ome_um_per_px(tif.ome_metadata) or _tag_um_per_px(page)
 
@@ -251,8 +250,8 @@ def _check_complete(path: Path, levels: list) -> None:
             ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts)]
             if not ends or max(ends) > size or 0 in page.databytecounts:
                 raise DataError(
-                    f"{path} has {size} bytes, but its pixels end at byte {max(ends, default=0)} or are partly missing; "
-                    "expected a whole TIFF: download it again"
+                    f"{path} has {size} bytes, but its pixels end at byte {max(ends, default=0)} or are partly "
+                    "missing; expected a whole TIFF: download it again"
                 )
 
 
@@ -276,6 +275,3 @@ def _ome_um_per_px(ome: str | None) -> float | None:
     unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', ome)
     um = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}.get(unit.group(1) if unit else "µm")
     return _plausible(float(size.group(1)) * um) if size and um else None
-
-
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -1,111 +1,22 @@
 """Macenko stain normalisation: bring slides to one pair of stain vectors and one staining strength.
 
 Macenko et al. 2009, "A method for normalizing histology slides for quantitative analysis": optical density
-OD = -log(I / I0) is linear in the amounts of stain (section 2, Beer-Lambert), the two stains span a plane, and the extreme angles in that
-plane are the stain vectors. A pixel's amounts are divided by the slide's 99th percentile, multiplied by the target's,
-and recomposed with the target's vectors.
-
-Two rules are in use, which differ in constants; the record in `image.json` names the one a store was made by.
-
-macenko
-    As in the authors' MATLAB code and its Python port: OD = -log((I + 1) / 240), pixels with any channel below
-    beta = 0.15 are glass, least squares without constraint, results rounded.
-staintools
-    As in the staintools package: OD = max(-log(max(I, 1) / 255), 1e-6), pixels with CIELAB lightness of 80 % or more are
-    glass, non-negative lasso with penalty 0.01, results truncated. With this rule the compiled code here agrees with
-    the package within one grey level.
-
-Neither rule standardises luminosity (staintools offers that as a separate step before; it is not used here).
+OD = -log(I / I0) is linear in the amounts of stain (section 2, Beer-Lambert), the two stains span a plane, and the
+extreme angles in that plane are the stain vectors. A pixel's amounts are divided by the slide's 99th percentile,
+multiplied by the target's, and recomposed with the target's vectors. The constants are in `stain_options`.
 """
 
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..errors import DataError
 from . import stain_kernels as kernels
+from .stain_options import RULES, Rule, StainOptions
 
-RuleName = Literal["macenko", "staintools"]
-MIN_STAINED = 0.01  # share of stained pixels below which a tile is left as it is
+MIN_STAINED = 0.01  # share of stained pixels below which an image is left as it is
 MIN_PIXELS = 50
-
-
-class StainOptions(BaseModel):
-    """How a slide's stain is normalised: a closed object.
-
-    fit: `slide` (one map a slide, so that darker tiles stay darker), `tile` (one map a tile, the papers' variant),
-    `reference` (one map a slide, onto the stains of the `reference` image) or `none`.
-    backend: `stmorph` (compiled) or `staintools` (the package, if installed).
-    rule: the constants; the backend's own where not given.
-    reference: an image whose stains are the target; the published target where not given.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    fit: Literal["slide", "tile", "reference", "none"] = "slide"
-    backend: Literal["stmorph", "staintools"] = "stmorph"
-    rule: RuleName | None = None
-    reference: str | None = None
-
-    @model_validator(mode="after")
-    def _agree(self) -> "StainOptions":
-        if self.backend == "staintools" and self.rule == "macenko":
-            raise ValueError("backend staintools has its own rule; found rule macenko, expected staintools or none")
-        if self.fit == "reference" and not self.reference:
-            raise ValueError("fit reference needs the key reference: the path of an image whose stains are the target")
-        if self.fit in ("slide", "none") and self.reference:
-            raise ValueError(f"reference is not used with fit {self.fit}; set fit to reference or tile, or remove it")
-        return self
-
-    @property
-    def rule_used(self) -> "Rule":
-        """The rule by name, or the backend's own."""
-        return RULES[self.rule or ("staintools" if self.backend == "staintools" else "macenko")]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Constants of one variant of the method; `beta` (optical density) or `lightness` (0 to 1) marks glass."""
-
-    name: RuleName
-    intensity: float  # I0, the grey level of light that met no stain
-    added: float  # grey levels added before the logarithm
-    beta: float | None
-    lightness: float | None
-    alpha: float = 1.0  # percentile of the extreme angles
-    strength_percentile: float = 99.0
-    penalty: float = 0.0
-    positive: bool = False
-    truncate: bool = False
-
-    @cached_property
-    def density(self) -> np.ndarray:
-        """Optical density of each grey level, float64 [256]."""
-        if self.added:
-            return -np.log((np.arange(256) + self.added) / self.intensity)
-        return np.maximum(-np.log(np.maximum(np.arange(256), 1) / self.intensity), 1e-6)
-
-    @cached_property
-    def gate(self) -> tuple[np.ndarray, float]:
-        """A table, float64 [3, 256], and a limit: a pixel is stained where its three entries sum to less."""
-        if self.beta is not None:
-            return np.tile((self.density < self.beta).astype(np.float64), (3, 1)), 0.5
-        value = np.arange(256) / 255
-        light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)  # sRGB to linear light
-        # Lightness is compared as the byte that 8-bit CIELAB images hold: below 204 of 255, so rounded below 203.5.
-        limit = (100 * (round(self.lightness * 255) - 0.5) / 255 + 16) / 116
-        return np.array([0.212671, 0.715160, 0.072169])[:, None] * light, limit**3
-
-
-RULES: dict[str, Rule] = {
-    "macenko": Rule("macenko", intensity=240.0, added=1.0, beta=0.15, lightness=None),
-    "staintools": Rule(
-        "staintools", 255.0, added=0.0, beta=None, lightness=0.8, penalty=0.01, positive=True, truncate=True
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -129,7 +40,7 @@ class Stains:
         return cls(np.array(record["stain_matrix"], float), np.array(record["max_concentration"], float))
 
 
-# The target of the authors' code, derived from their reference image; what all slides become unless a reference is given.
+# The target of the authors' code, derived from their reference image: what all slides become by default.
 PUBLISHED_TARGET = Stains(np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]]), np.array([1.9705, 1.0308]))
 
 
@@ -185,7 +96,7 @@ class StainTransform:
             self._packed = kernels.packed_tables(rule.density, self._recompose.T @ np.linalg.pinv(source.matrix.T))
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return `pixels` (uint8 [..., 3]) with the target's stains, uint8 of the same shape; the input is not touched.
+        """Return `pixels` (uint8 [..., 3]) with the target's stains, a new array of the same shape.
 
         Within one grey level of the same rule in float64.
         """
@@ -201,7 +112,7 @@ class StainTransform:
 
 
 def normalize_tiles(
-    tiles: np.ndarray, target: Stains = PUBLISHED_TARGET, rule: Rule = RULES["macenko"], backend: str = "stmorph"
+    tiles: np.ndarray, target: Stains = PUBLISHED_TARGET, options: StainOptions | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normalise each tile by its own fit.
 
@@ -211,32 +122,36 @@ def normalize_tiles(
     ----------
     tiles
         uint8 [k, H, W, 3].
-    target, rule, backend
-        As in `StainOptions`.
+    target
+        The stains that every tile gets.
+    options
+        Names backend and rule.
 
     Returns
     -------
     tiles, fitted
-        uint8 [k, H, W, 3] and bool [k]: False where a tile had no stains to fit and is returned unchanged.
+        uint8 [k, H, W, 3] and bool [k]: False where a tile had no stains to fit (blank, black, of one colour or nearly
+        empty) and is returned unchanged.
     """
+    options = options or StainOptions(fit="tile")
     out = np.empty_like(tiles)
     fitted = np.zeros(len(tiles), bool)
     for i, tile in enumerate(tiles):
-        source = fit_stains(tile, rule)
+        source = fit_stains(tile, options.rule_used)  # also decides for the package, which would crash or give NaN
         fitted[i] = source is not None
         if source is None:
             out[i] = tile
-        elif backend == "staintools":
-            from .stain_staintools import StaintoolsTransform, fit_staintools
+            continue
+        if options.backend == "staintools":
+            from .stain_staintools import fit_staintools
 
-            out[i] = StaintoolsTransform(fit_staintools(tile), target).apply(tile)
-        else:
-            out[i] = StainTransform(source, target, rule).apply(tile)
+            source = fit_staintools(tile)
+        out[i] = transform_of(source, target, options).apply(tile)
     return out, fitted
 
 
-def slide_transform(sample: np.ndarray, target: Stains, options: StainOptions, name: str) -> Any:
-    """Return the map of one slide, fitted on a sample of its tissue pixels (uint8 [n, 3]).
+def fit_sample(sample: np.ndarray, options: StainOptions, name: str) -> Stains:
+    """Return the stains of one slide, fitted on a sample of its tissue pixels (uint8 [n, 3]).
 
     Raises
     ------
@@ -246,13 +161,22 @@ def slide_transform(sample: np.ndarray, target: Stains, options: StainOptions, n
     source = fit_stains(sample, options.rule_used)
     if source is None:
         raise DataError(
-            f"{name} shows no two stains to normalise (found {len(sample)} tissue pixels, expected H&E-stained tissue); "
-            "check the image, or set stain fit to none"
+            f"{name} shows no two stains to normalise (found {len(sample)} tissue pixels of too few colours, expected "
+            "tissue stained with haematoxylin and eosin); check the image, or set stain fit to none"
         )
     if options.backend == "staintools":
-        from .stain_staintools import StaintoolsTransform, fit_staintools
+        from .stain_staintools import fit_staintools
 
-        return StaintoolsTransform(fit_staintools(sample[None]), target)
+        return fit_staintools(sample[None])
+    return source
+
+
+def transform_of(source: Stains, target: Stains, options: StainOptions) -> Any:
+    """Return the map from `source` to `target` of the chosen backend: an object with `apply`."""
+    if options.backend == "staintools":
+        from .stain_staintools import StaintoolsTransform
+
+        return StaintoolsTransform(source, target)
     return StainTransform(source, target, options.rule_used)
 
 
@@ -264,6 +188,7 @@ def stain_record(options: StainOptions, source: Stains | None, target: Stains) -
         "backend": options.backend,
         "fit": options.fit,
         "rule": rule.name,
+        "options": options.model_dump(),
         "constants": asdict(rule),
         "luminosity_standardised": False,
         "source": source.record() if source is not None else None,
@@ -302,4 +227,3 @@ def _percentiles(values: np.ndarray, percents: tuple[float, ...], transform=lamb
     around = transform(kernels.neighbours(values, ranks))
     part = ranks - np.floor(ranks)
     return around[:, 0] + part * (around[:, 1] - around[:, 0])
-

@@ -1,4 +1,4 @@
-"""Compiled per-pixel loops of stain normalisation: look-up tables and integer sums instead of logarithms and exponentials.
+"""Compiled per-pixel loops of stain normalisation: tables and integer sums instead of logarithms and exponentials.
 
 A pixel has 256 possible values a channel, so every linear function of its optical density is a sum of three looked-up
 numbers; and a grey level is one of 256, so `exp` is a table over finely rounded optical density. All loops treat pixels
@@ -76,13 +76,13 @@ def _two_stains(r, g, b, free, alone, positive):
     """
     first = free[0, r, 0] + free[1, g, 0] + free[2, b, 0]
     second = free[0, r, 1] + free[1, g, 1] + free[2, b, 1]
-    if positive:
-        if first < 0.0:
-            first = 0.0
-            second = max(0.0, alone[0, r, 1] + alone[1, g, 1] + alone[2, b, 1])
-        elif second < 0.0:
-            second = 0.0
-            first = max(0.0, alone[0, r, 0] + alone[1, g, 0] + alone[2, b, 0])
+    if positive:  # written without branches: which stain is absent changes from pixel to pixel
+        only_first = max(0.0, alone[0, r, 0] + alone[1, g, 0] + alone[2, b, 0])
+        only_second = max(0.0, alone[0, r, 1] + alone[1, g, 1] + alone[2, b, 1])
+        return (
+            max(0.0, first) if second >= 0.0 else only_first,
+            max(0.0, second) if first >= 0.0 else only_second,
+        )
     return first, second
 
 
@@ -90,12 +90,13 @@ def _two_stains(r, g, b, free, alone, positive):
 def apply_stains(pixels, free, alone, positive, target, grey, out):
     """Write `pixels` (uint8 [n, 3]) recomposed with scaled stains `target` (float64 [2, 3]) to `out` (uint8 [n, 3])."""
     scaled = target * STEPS
-    last = len(grey) - 1
+    last = float(len(grey) - 1)
+    middle = REACH * STEPS + 0.5
     for i in range(len(pixels)):
         first, second = _two_stains(pixels[i, 0], pixels[i, 1], pixels[i, 2], free, alone, positive)
         for k in range(3):
-            index = first * scaled[0, k] + second * scaled[1, k] + (REACH * STEPS + 0.5)
-            out[i, k] = grey[int(min(max(index, 0.0), last))]
+            steps = first * scaled[0, k] + second * scaled[1, k] + middle
+            out[i, k] = grey[int(max(0.0, min(steps, last)))]
 
 
 @njit(cache=True, nogil=True)
@@ -180,20 +181,23 @@ def neighbours(values, ranks):
     scale = (_BINS - 1) / (high - low)
     counts = np.zeros(_BINS, np.int64)
     for value in values:
-        counts[np.uint64((value - low) * scale)] += 1
+        counts[np.int64((value - low) * scale)] += 1
     for j in range(len(ranks)):
+        place, before, sorted_place = 0, 0, -1
+        inside = values[:0]
         for side in range(2):
             rank = min(int(ranks[j]) + side, n - 1)
-            place, before = 0, 0
             while before + counts[place] <= rank:
                 before += counts[place]
                 place += 1
-            inside = np.empty(counts[place])
-            k = 0
-            for value in values:
-                if np.uint64((value - low) * scale) == place:
-                    inside[k] = value
-                    k += 1
-            inside.sort()
+            if place != sorted_place:
+                inside = np.empty(counts[place])
+                k = 0
+                for value in values:
+                    if np.int64((value - low) * scale) == place:
+                        inside[k] = value
+                        k += 1
+                inside.sort()
+                sorted_place = place
             out[j, side] = inside[rank - before]
     return out

@@ -8,7 +8,8 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import ConfigError
-from .stain import RULES, Stains
+from .stain import Stains
+from .stain_options import RULES
 
 
 def load_staintools() -> ModuleType:
@@ -47,7 +48,7 @@ class StaintoolsTransform:
         self._concentrations = load_staintools().miscellaneous.get_concentrations.get_concentrations
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Return `pixels` (uint8 [..., 3]) with the target's stains, uint8 of the same shape; the input is not touched."""
+        """Return `pixels` (uint8 [..., 3]) with the target's stains, a new array of the same shape."""
         amounts = self._concentrations(pixels.reshape(-1, 3).copy(), self.source.matrix)
         amounts *= self.target.strength / self.source.strength
         return (255 * np.exp(-amounts @ self.target.matrix)).reshape(pixels.shape).astype(np.uint8)

@@ -34,7 +34,5 @@ def load_method(name: str) -> type[Method]:
         raise ConfigError(f"method {name!r} does not exist; {hint}expected one of {', '.join(names)}")
     method = importlib.import_module(f"{__package__}.{name}").METHOD
     if not (isinstance(method, type) and issubclass(method, Method)):
-        raise ConfigError(
-            f"METHOD of methods/{name} is {method!r}; expected a subclass of stmorph.methods.base.Method"
-        )
+        raise ConfigError(f"METHOD of methods/{name} is {method!r}; expected a subclass of stmorph.methods.base.Method")
     return method

@@ -43,7 +43,8 @@ class SlideInfo:
     def __post_init__(self) -> None:
         if self.species not in SPECIES:
             raise ConfigError(
-                f"slide {self.slide} of {self.dataset}: species is {self.species!r}; expected one of {', '.join(SPECIES)}"
+                f"slide {self.slide} of {self.dataset}: species is {self.species!r}; expected one of "
+                f"{', '.join(SPECIES)}"
             )
         for name in ("um_per_px", "spot_diameter_um", "spot_pitch_um"):
             value = getattr(self, name)
@@ -61,9 +62,8 @@ class Reader:
     read: (files by role, what the configuration says) -> AnnData of the units that have a position, lie in tissue and
     have counts, sorted by barcode:
     X CSR int32 raw counts [n, G]; obs array_row, array_col, in_tissue; obsm['spatial_px'] float64 [n, 2], x and y in
-    pixels of the full-resolution image; var gene_id, control; uns['lost'] {reason: count}, uns['pitch_px'] (nearest
-    neighbours' distance on the grid, NaN where it cannot be measured), uns['pitch_evidence'],
-    uns['duplicate_symbols'], uns['genes_without_symbol'].
+    pixels of the full-resolution image; var gene_id, control; uns['lost'] {reason: count}, uns['grid']
+    (`grid.Grid`), uns['duplicate_symbols'], uns['genes_without_symbol'].
     `read` does not open the image.
     """
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import DataError
 from .counts import Counts
-from .grid import pitch_px
+from .grid import measure_grid
 
 if TYPE_CHECKING:
     import anndata
@@ -68,7 +68,7 @@ def join(counts: Counts, positions: pd.DataFrame, path: Path, grid_xy: np.ndarra
             "with counts: check that both are of one slide"
         )
     kept = positions[keep].sort_index()
-    pitch, evidence = pitch_px(grid_xy, positions[["x_px", "y_px"]].to_numpy())
+    grid = measure_grid(grid_xy, positions[["x_px", "y_px"]].to_numpy())
     obs = kept[["array_row", "array_col", "in_tissue"]].copy()
     obs.index = obs.index.astype(object)
     obs.index.name = None
@@ -79,8 +79,7 @@ def join(counts: Counts, positions: pd.DataFrame, path: Path, grid_xy: np.ndarra
         obsm={"spatial_px": kept[["x_px", "y_px"]].to_numpy(dtype=np.float64)},
         uns={
             "lost": {reason: count for reason, count in lost.items() if count},
-            "pitch_px": pitch,
-            "pitch_evidence": evidence,
+            "grid": grid,
             "duplicate_symbols": counts.duplicate_symbols,
             "genes_without_symbol": counts.genes_without_symbol,
         },

@@ -52,7 +52,7 @@ def spot_table(path: Path) -> pd.DataFrame:
         The file is damaged, lacks a column or a number, or `selected` is not 0 or 1.
     """
     with reading(path, "a tab-separated table of spots"):
-        table = pd.read_csv(path, sep="\t")
+        table = pd.read_csv(path, sep="\t", float_precision="round_trip")
     check_columns(table, _COLUMNS, path)
     labels = table["x"].astype(str) + "x" + table["y"].astype(str)
     corrected = ("new_x", "new_y") if {"new_x", "new_y"} <= set(table.columns) else ("x", "y")
@@ -122,7 +122,7 @@ def count_table(path: Path, symbols: dict[str, str] | None = None) -> Counts:
 
 
 def _raise_no_number(path: Path, table: pd.DataFrame, barcode: np.ndarray, genes: np.ndarray) -> None:
-    for column in np.flatnonzero(table.dtypes == object):
+    for column in np.flatnonzero([dtype.kind == "O" for dtype in table.dtypes]):
         wrong = np.flatnonzero(pd.to_numeric(table.iloc[:, column], errors="coerce").isna())
         if len(wrong):
             raise DataError(

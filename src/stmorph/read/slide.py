@@ -13,6 +13,7 @@ from ..files import whole
 from ..image.source import ImageSource, check_image
 from .base import Reader, SlideInfo
 from .counts import species_of
+from .grid import Grid
 
 if TYPE_CHECKING:
     import anndata
@@ -62,12 +63,12 @@ def read_slide(reader: Reader | str, files: dict[str, Path], info: SlideInfo) ->
     _check_species(adata, info, files["counts"])
 
     um_per_px, measured, evidence = _scale(adata, info, image)
-    inside = _inside(adata.obsm["spatial_px"], image, files["positions"] if "positions" in files else files["counts"])
+    inside = _inside(adata.obsm["spatial_px"], image, files.get("positions", files["counts"]))
     lost = dict(adata.uns["lost"])
     if not inside.all():
         lost["outside image"] = int((~inside).sum())
         adata = adata[inside].copy()
-    on_tissue = _on_tissue(adata.obsm["spatial_px"], image, files)
+    on_tissue = _on_tissue(adata.obsm["spatial_px"], image, adata.uns["grid"], files.get("positions", files["counts"]))
 
     record = {key: value for key, value in dataclasses.asdict(info).items() if key != "um_per_px"}
     # An h5ad holds no null: a length that is not known is NaN.
@@ -129,7 +130,7 @@ def _check_species(adata: "anndata.AnnData", info: SlideInfo, path: Path) -> Non
 
 def _scale(adata: "anndata.AnnData", info: SlideInfo, image: ImageSource) -> tuple[float, float, str]:
     """Return um per px, the value measured by the spots' grid (NaN: none), and the evidence in words."""
-    pitch_px, how = float(adata.uns["pitch_px"]), adata.uns["pitch_evidence"]
+    pitch_px, how = adata.uns["grid"].pitch_px, adata.uns["grid"].evidence
     measured = float("nan")
     if info.spot_pitch_um is not None and math.isfinite(pitch_px) and pitch_px > 0:
         measured = info.spot_pitch_um / pitch_px
@@ -174,35 +175,42 @@ def _inside(xy: np.ndarray, image: ImageSource, path: Path) -> np.ndarray:
         advice = "give the image they were measured on"
     (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
     raise DataError(
-        f"{path}: {int((~inside).sum())} of {len(xy)} spots lie outside {image.path} (x {x0:.0f} to {x1:.0f} for a width "
-        f"of {size[0]} px, y {y0:.0f} to {y1:.0f} for a height of {size[1]} px); expected them inside; {advice}"
+        f"{path}: {int((~inside).sum())} of {len(xy)} spots lie outside {image.path} (x {x0:.0f} to {x1:.0f} for a "
+        f"width of {size[0]} px, y {y0:.0f} to {y1:.0f} for a height of {size[1]} px); expected them inside; {advice}"
     )
 
 
-def _on_tissue(xy: np.ndarray, image: ImageSource, files: dict[str, Path]) -> float:
-    """Return the fraction of positions on dark pixels, by Otsu's threshold on the overview.
+def _on_tissue(xy: np.ndarray, image: ImageSource, grid: Grid, path: Path) -> float:
+    """Return the fraction of positions with stain around them, by the triangle threshold on the overview.
 
-    In an image that is nearly square, swapped axes stay inside; but then they miss the tissue.
+    The triangle method looks for the foot of the glass's peak; Otsu's would count pale tissue as glass (on HER2ST .80
+    of the spots instead of .98). In an image that is nearly square, swapped axes stay inside, but they mirror the array
+    and miss more of the tissue; together the two tell (some laboratories mirror their images and are right).
     """
-    from skimage.filters import threshold_otsu
+    import scipy.ndimage
+    from skimage.filters import threshold_triangle
 
     overview = image.overview()
     # Green: haematoxylin and eosin both absorb it, glass does not.
-    dark = overview[..., 1] < threshold_otsu(overview[..., 1])
+    dark = overview[..., 1] < threshold_triangle(overview[..., 1])
     factor = np.array([dark.shape[1] / image.width_px, dark.shape[0] / image.height_px])
+    # About a spot's area, for tissue has holes.
+    window_px = max(1, round(0.5 * grid.pitch_px * factor[0])) if math.isfinite(grid.pitch_px) else 1
+    stained = scipy.ndimage.uniform_filter(dark.astype(np.float32), window_px) > 0.2
     last = np.array([dark.shape[1] - 1, dark.shape[0] - 1])
 
     def fraction(points: np.ndarray) -> float:
         if ((points < 0) | (points >= [image.width_px, image.height_px])).any(axis=1).mean() > MAX_OUTSIDE:
             return 0.0
         column, row = np.clip((points * factor).astype(np.int64), 0, last).T
-        return float(dark[row, column].mean())
+        return float(stained[row, column].mean())
 
     here, swapped = fraction(xy), fraction(xy[:, ::-1])
-    if here < 0.7 and swapped > 0.9:
+    clear = {True: 0.02, None: 0.2, False: math.inf}[grid.mirrored]
+    # Without glass in the picture nothing can be said.
+    if stained.mean() < 0.8 and swapped - here > max(clear, 3 / len(xy)):
         raise DataError(
-            f"{files.get('positions', files['counts'])}: {here:.0%} of the spots lie on tissue of {image.path}, but "
-            f"{swapped:.0%} with x and y exchanged; expected spots in tissue; the axes look swapped: exchange the two "
-            "columns"
+            f"{path}: {here:.0%} of the spots lie on tissue of {image.path}, but {swapped:.0%} with x and y exchanged; "
+            "expected spots in tissue; the axes look swapped: exchange the two columns"
         )
     return here

@@ -25,8 +25,9 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; expected {expected}: correct the path or download the file") from error
-    # pyarrow's and pandas' parsing errors are ValueErrors; h5py's are OSError, KeyError or RuntimeError.
-    except (OSError, EOFError, zlib.error, ValueError, LookupError, RuntimeError, AttributeError) as error:
+    # pyarrow's and pandas' parsing errors are ValueErrors; h5py's are OSError, KeyError or RuntimeError; an HDF5 file
+    # of another layout meets a method that its objects lack.
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
             f"{path} cannot be read ({reason}); expected {expected}: the file is truncated or of another kind, "
@@ -77,5 +78,5 @@ def flags(values: pd.Series, column: str, path: Path) -> np.ndarray:
     """Return a column of 0 and 1 as bool, or raise DataError."""
     bad = ~values.isin((0, 1))
     if bad.any():
-        raise DataError(f"{path}: column {column} holds {values[bad].iloc[0]!r}; expected 0 or 1")
+        raise DataError(f"{path}: column {column} holds {values[bad].iloc[0]:g}; expected 0 or 1")
     return values.to_numpy() == 1

@@ -65,7 +65,7 @@ def tissue_positions(path: Path) -> pd.DataFrame:
             table = pd.read_parquet(path)
         else:
             header = first_line(path).split(",")[0].strip('"') == "barcode"
-            table = pd.read_csv(path, header=0 if header else None)
+            table = pd.read_csv(path, header=0 if header else None, float_precision="round_trip")
             if not header and table.shape[1] == len(_COLUMNS):
                 table.columns = list(_COLUMNS)
     if "barcode" not in table.columns and table.index.name == "barcode":

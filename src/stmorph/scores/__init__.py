@@ -1,0 +1,1 @@
+"""Scores: a number, its uncertainty and the qualifiers that make it comparable."""

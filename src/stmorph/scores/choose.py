@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import ConfigError
-from .rows import QUALIFIERS
+from .rows import MEASURED
 
 
 def select(scores: pd.DataFrame, **selector: Any) -> pd.Series:
@@ -29,10 +29,11 @@ def select(scores: pd.DataFrame, **selector: Any) -> pd.Series:
         return chosen.iloc[0]
     if len(chosen) > 1:
         differing = [c for c in chosen.columns if c not in selector and chosen[c].nunique(dropna=False) > 1]
-        differing = [c for c in differing if c in QUALIFIERS or c not in ("value", "se", "ci_low", "ci_high", "n")]
+        differing = [c for c in differing if c not in MEASURED]
         choices = "; ".join(f"{c}: {', '.join(map(str, chosen[c].unique()[:6]))}" for c in differing)
         raise ConfigError(
-            f"{len(chosen)} scores fit {asked}, expected one; select also by {choices or 'nothing: they are duplicates'}"
+            f"{len(chosen)} scores fit {asked} where one was expected; "
+            + (f"select also by {choices}" if choices else "they differ in no qualifier, so give each score once")
         )
     raise ConfigError(f"no score fits {asked}; {_nearest(scores, fits, selector)}")
 

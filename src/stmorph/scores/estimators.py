@@ -1,4 +1,4 @@
-"""Many draws of a unit's expression to one prediction (Stem, section "Generated Samples and Sample Statistics", Table 7)."""
+"""Many draws of a unit's expression to one prediction (Stem, "Generated Samples and Sample Statistics", Table 7)."""
 
 from typing import Literal, get_args
 
@@ -41,8 +41,8 @@ def half_sample_mode(draws: np.ndarray, chunk: int = 256) -> np.ndarray:
 
     Stem calls the mode "the value with the highest probability among the generated samples" and gives no estimator.
     Here: of the sorted draws keep the half that lies closest together, again and again, until at most three are left
-    (Bickel and Fruehwirth 2006). It needs no bandwidth and is exact for ties. The lowest of equally dense halves is
-    kept, and three equally spaced draws give the middle one.
+    (Bickel and Fruehwirth 2006). It needs no bandwidth, and a value that more than half of the draws share is
+    the mode. The lowest of equally dense halves is kept, and three equally spaced draws give the middle one.
 
     Parameters
     ----------

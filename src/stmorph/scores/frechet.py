@@ -12,9 +12,9 @@ _EXACT_SIDE = 1000
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
     """Return the Fréchet distance between two normal distributions (Heusel et al. 2017, the FID's formula).
 
-    |mean1 - mean2|^2 + tr(cov1) + tr(cov2) - 2 tr((cov1 cov2)^(1/2)). The last trace is the nuclear norm of A^T B for any
-    A A^T = cov1, B B^T = cov2: no complex square root of a non-symmetric matrix is needed, and singular covariances
-    need no added diagonal.
+    |mean1 - mean2|^2 + tr(cov1) + tr(cov2) - 2 tr((cov1 cov2)^(1/2)). The last trace is the nuclear norm of A^T B for
+    any A A^T = cov1, B B^T = cov2: no complex square root of a non-symmetric matrix is needed, and singular
+    covariances need no added diagonal.
 
     Parameters
     ----------
@@ -87,11 +87,11 @@ def _sum_of_roots(square: np.ndarray) -> float:
 
 
 def fid(x: np.ndarray, y: np.ndarray, groups: int = 10) -> Estimate:
-    """Return the Fréchet distance of two feature sets [n, d], [m, d] with a delete-a-group jackknife's standard error.
+    """Return the Fréchet distance of two feature sets [n, d], [m, d] and its standard error.
 
-    A bootstrap would repeat vectors, which lowers the covariances' rank and shifts the distance upwards; leaving out one
-    of `groups` groups at a time does not. Vectors of equal index are left out together, so paired sets stay paired.
-    `groups` below 2 computes no error. The distance itself is biased upwards, more so for small n: compare equal n only.
+    The error is a delete-a-group jackknife's: a bootstrap would repeat vectors, which lowers the covariances' rank and
+    shifts the distance upwards. Vectors of equal index are left out together, so paired sets stay paired. `groups`
+    below 2 computes no error. The distance itself is biased upwards, the more the fewer vectors: compare equal n only.
 
     Raises
     ------
@@ -114,9 +114,9 @@ def fid(x: np.ndarray, y: np.ndarray, groups: int = 10) -> Estimate:
 def kid(x: np.ndarray, y: np.ndarray, block: int = 1024) -> Estimate:
     """Return the kernel inception distance (Binkowski et al. 2018) of two feature sets [n, d], [m, d].
 
-    The unbiased estimate of the squared maximum mean discrepancy with the kernel (a.b / d + 1)^3 over all pairs, not over
-    random subsets; it may be negative. Its standard error is the jackknife over single vectors of either set, taken as
-    independent (for paired sets that overstates it). Not multiplied by 1000.
+    The unbiased estimate of the squared maximum mean discrepancy with the kernel (a.b / d + 1)^3 over all pairs, not
+    over random subsets; it may be negative. Its standard error is the jackknife over single vectors of either set,
+    taken as independent (for paired sets that overstates it). Not multiplied by 1000.
 
     Raises
     ------
@@ -159,11 +159,16 @@ def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise DataError(
-            f"the two sets of features have shapes {x.shape} and {y.shape}; expected [n, d] and [m, d] from one extractor"
+            f"the two sets of features have shapes {x.shape} and {y.shape} where [n, d] and [m, d] were expected; "
+            "take both from one extractor"
         )
     if min(len(x), len(y)) < 2:
-        raise DataError(f"a set of features has {min(len(x), len(y))} vectors; a distance between sets needs at least 2")
+        raise DataError(
+            f"a set of features has {min(len(x), len(y))} vectors; a distance between sets needs at least 2"
+        )
     bad = int((~np.isfinite(x)).any(axis=1).sum() + (~np.isfinite(y)).any(axis=1).sum())
     if bad:
-        raise DataError(f"{bad} feature vectors hold values that are not finite; use another extractor or mend this one")
+        raise DataError(
+            f"{bad} feature vectors hold values that are not finite; use another extractor or mend this one"
+        )
     return x, y

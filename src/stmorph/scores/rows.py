@@ -17,8 +17,8 @@ class Score:
 
     metric: e.g. `pcc`, `rvd`, `fid`. value: NaN where undefined; `note` then says why.
     se, ci_low, ci_high: standard error and 95 % interval over units. n: number of units.
-    k, gene_choice: how many genes, and chosen how: `oracle` (the k best on the test truth itself, as Stem does: biased),
-    `train` (fixed on training units) or `all`.
+    k, gene_choice: how many genes, and chosen how: `oracle` (the k best on the test truth itself, as Stem does:
+    biased), `train` (fixed on training units) or `all`.
     estimator: `mean`, `median`, `mode` of the draws, or `draw`: the first draw alone.
     features: the extractor whose features were compared. reference: what the value is compared with.
     slide: a slide, `all` (the mean of the test slides' own values) or `pooled` (their units as one set).
@@ -41,7 +41,7 @@ class Score:
 
 
 COLUMNS = tuple(field.name for field in fields(Score))
-QUALIFIERS = ("k", "gene_choice", "estimator", "features", "reference", "target_space", "slide", "note")
+MEASURED = ("value", "se", "ci_low", "ci_high", "n")
 _TYPES = {name: "float64" for name in ("value", "se", "ci_low", "ci_high")} | {"n": "int64", "k": "Int64"}
 
 

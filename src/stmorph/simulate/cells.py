@@ -7,6 +7,7 @@ import scipy.spatial
 
 from ..randomness import numpy_generator
 from .counts import draw_counts, expected_counts, own_fields
+from .fields import grid_index
 from .programmes import PROGRAMMES, catalogue
 from .tissue import INFLAMMATION, LYMPHOCYTE, TYPE_NAMES, Section
 
@@ -62,9 +63,7 @@ def tile_centres(section: Section, tile_um: float, step_um: float) -> np.ndarray
     y = np.arange(tile_um / 2, layout.height_um - tile_um / 2, step_um)
     centre = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     corners = centre[:, None] + np.array([(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]) * tile_um / 2
-    index = np.clip((corners / (layout.width_um / layout.tissue.shape[1])).astype(int), 0, None)
-    row = np.minimum(index[..., 1], layout.tissue.shape[0] - 1)
-    column = np.minimum(index[..., 0], layout.tissue.shape[1] - 1)
+    row, column = grid_index(layout.tissue.shape, corners)
     return centre[layout.tissue[row, column].all(axis=1)]
 
 

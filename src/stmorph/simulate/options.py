@@ -27,10 +27,10 @@ class SimulationOptions(BaseModel):
     organ_layout: Literal["lobules", "layers"] = "lobules"
     spots: int = Field(650, ge=20, le=4992)
     um_per_px: float = Field(1.0, ge=0.2, le=2.5)
-    depth: float = Field(4500.0, gt=0)
+    depth: float = Field(5000.0, gt=0)
     depth_sd: float = Field(0.2, ge=0)
-    overdispersion: float = Field(0.05, ge=0)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    overdispersion: float = Field(0.03, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
     stain_sd: float = Field(0.08, ge=0, le=0.3)
     patient_sd: float = Field(0.2, ge=0)
     slide_sd: float = Field(0.1, ge=0)

@@ -60,7 +60,7 @@ class GeneCatalogue:
         return np.asarray(activity, dtype=np.float64)[:, column] * self.slope
 
     def reference_total(self) -> float:
-        """Return the expected molecules, in units of the share, of tissue whose activities are spread evenly over 0 to 1."""
+        """Return the expected molecules, in units of the share, if activities are spread evenly over 0 to 1."""
         slope = np.where(self.slope == 0, 1.0, self.slope)
         mean_gain = np.where(self.slope == 0, 1.0, np.expm1(slope) / slope)
         return float((self.share * mean_gain).sum())
@@ -94,11 +94,11 @@ def catalogue(noise_genes: int = 154) -> GeneCatalogue:
 
     weight, slope, field_sd = (np.zeros(len(rows)) for _ in range(3))
     spread = {"programme": 0.5, "mitochondrial": 0.4, "ribosomal": 0.4, "smooth": 0.8, "noise": 0.8}
-    centre = {"programme": 0.35, "mitochondrial": 3.2, "ribosomal": 2.0, "smooth": 1.0, "noise": 1.0}
+    centre = {"programme": 0.45, "mitochondrial": 6.0, "ribosomal": 4.0, "smooth": 0.8, "noise": 0.8}
     for i, (name, kind, _) in enumerate(rows):
         rng = numpy_generator("simulated gene", name)
         weight[i] = centre[kind] * np.exp(spread[kind] * rng.standard_normal())
-        slope[i] = rng.uniform(1.8, 3.0) if kind == "programme" else 0.0
+        slope[i] = rng.uniform(2.0, 3.0) if kind == "programme" else 0.0
         field_sd[i] = {"smooth": 0.35, "mitochondrial": 0.45, "ribosomal": 0.25}.get(kind, 0.0)
     names, kinds, programmes = zip(*rows)
     ids = tuple(f"SIMG{i:011d}" for i in range(1, len(rows) + 1))

@@ -29,7 +29,7 @@ class Stain:
 
 
 def draw_stain(options: SimulationOptions, slide: str, patient: str, seed: int) -> Stain:
-    """Draw a slide's stain: each colour is turned by some `stain_sd` radians, each amount scaled by exp(1.5 stain_sd)."""
+    """Draw a slide's stain: colours turn by some `stain_sd` radians, amounts by exp(1.5 stain_sd)."""
     rng = numpy_generator(seed, slide, patient, "stain")
     matrix = np.stack([HEMATOXYLIN, EOSIN])
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -107,13 +107,10 @@ def _fibres(section: Section, shape: tuple[int, int], rng: np.random.Generator) 
     """Return eosin of collagen: wavy bands along the fibre direction, whose width follows MATRIX."""
     um_per_px, grid = section.options.um_per_px, section.layout.tissue.shape
     matrix = enlarge(section.activity[MATRIX], shape, um_per_px)
-    y, x = np.mgrid[: grid[0], : grid[1]].astype(np.float32) * np.float32(GRID_UM)
     total = np.zeros(shape, dtype=np.float32)
     for period_um, weight in ((17.0, 0.75), (10.0, 0.35)):
-        # A phase that grows steadily across a direction and is bent by a smooth field gives locally parallel bands.
-        turn = rng.uniform(0, 2 * np.pi)
-        bend = 95 * smooth_field(rng, grid, 110 / GRID_UM) + 9 * smooth_field(rng, grid, 24 / GRID_UM)
-        phase = (x * np.cos(turn) + y * np.sin(turn) + bend) * np.float32(2 * np.pi / period_um)
+        phase = section.across_um + 7 * smooth_field(rng, grid, 24 / GRID_UM)
+        phase *= np.float32(2 * np.pi / period_um)
         wave = np.cos(enlarge(phase.astype(np.float32), shape, um_per_px))
         strand = enlarge(smooth_field(rng, grid, 3.0), shape, um_per_px)
         # The band is where the wave exceeds a height that falls from above its crest to below its middle.

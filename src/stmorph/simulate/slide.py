@@ -12,7 +12,7 @@ import scipy.spatial
 from ..errors import ConfigError
 from ..files import whole
 from .counts import slide_depth, spot_counts
-from .fields import disc_mean
+from .fields import at, disc_mean
 from .layout import SPOT_DIAMETER_UM
 from .options import SimulationOptions
 from .programmes import PROGRAMMES, catalogue
@@ -21,7 +21,7 @@ from .tissue import LYMPHOCYTE, TYPE_NAMES, Section, draw_section
 from .visium_outs import VisiumSlide, array_barcodes, visium_files, write_visium
 
 IN_TISSUE_FRACTION = 0.4
-"""Share of a spot's disc that tissue must cover for the spot to count as under tissue; edges thus have partial spots."""
+"""Share of a spot's disc that must be tissue for the spot to count as in tissue; edges thus have partial spots."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,7 @@ def spot_truth(section: Section, barcode: np.ndarray) -> pd.DataFrame:
         table["resident_radius_um"] = total(spot[resident], radius[resident]) / total(spot[resident])
         table["lymphocyte_share"] = 1 - total(spot[resident]) / number
         table["nuclei_per_mm2"] = np.where(fraction > 0, number / (fraction * np.pi * (SPOT_DIAMETER_UM / 2e3) ** 2), 0)
-    row, column = (
-        np.clip((xy[:, axis] / 4.0).astype(int), 0, n - 1) for axis, n in ((1, tissue.shape[0]), (0, tissue.shape[1]))
-    )
-    table["region"] = np.array(layout.names)[layout.region[row, column]]
+    table["region"] = np.array(layout.names)[at(layout.region, xy)]
     return table
 
 

@@ -72,7 +72,8 @@ class Section:
     """A section and all that is true of it.
 
     activity: float32 [6, rows, columns] on the grid, 0 to 1. pools_um: [n, 3] x, y, radius of what is no cytoplasm;
-    pool_kind: int64 [n], 0 vacuole, 1 mucin, 2 lumen. fibre_angle: float32 [rows, columns].
+    pool_kind: int64 [n], 0 vacuole, 1 mucin, 2 lumen. across_um: float32
+    [rows, columns], a coordinate that grows across the fibres, whose lines of equal value the fibres are.
     """
 
     options: SimulationOptions
@@ -81,7 +82,7 @@ class Section:
     seed: int
     layout: Layout
     activity: np.ndarray
-    fibre_angle: np.ndarray
+    across_um: np.ndarray
     cells: Cells
     pools_um: np.ndarray
     pool_kind: np.ndarray
@@ -95,10 +96,22 @@ def draw_section(options: SimulationOptions, slide: str, patient: str, seed: int
     layout = draw_layout(options.organ_layout, options.spots, numpy_generator(seed, slide, patient, "layout"))
     activity = _activity(options, layout, slide, patient, seed)
     rng = numpy_generator(seed, slide, patient, "cells")
-    angle = (np.pi * smooth_field(rng, layout.tissue.shape, 220 / GRID_UM)).astype(np.float32)
+    across_um, angle = _fibres(layout, rng)
     pools_um, pool_kind = _pools(layout, activity, rng)
     cells = _cells(layout, activity, angle, pools_um, rng)
-    return Section(options, slide, patient, seed, layout, activity, angle, cells, pools_um, pool_kind)
+    return Section(options, slide, patient, seed, layout, activity, across_um, cells, pools_um, pool_kind)
+
+
+def _fibres(layout: Layout, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return a coordinate across the fibres in micrometres, and the fibres' angle in radians, float32 on the grid.
+
+    A coordinate that grows steadily in one direction, bent by a smooth field, gives locally parallel wavy lines.
+    """
+    y, x = np.mgrid[: layout.tissue.shape[0], : layout.tissue.shape[1]].astype(np.float32) * np.float32(GRID_UM)
+    turn = rng.uniform(0, 2 * np.pi)
+    across = x * np.cos(turn) + y * np.sin(turn) + 95 * smooth_field(rng, x.shape, 110 / GRID_UM)
+    slope_y, slope_x = np.gradient(across)
+    return across.astype(np.float32), np.arctan2(slope_x, -slope_y).astype(np.float32)
 
 
 def _activity(options: SimulationOptions, layout: Layout, slide: str, patient: str, seed: int) -> np.ndarray:
@@ -152,10 +165,10 @@ def _pools(layout: Layout, activity: np.ndarray, rng: np.random.Generator) -> tu
     lumen = layout.lumen_um
     xy, radius, kind = [lumen[:, :2]], [lumen[:, 2]], [np.full(len(lumen), 2)]
     for number, (programme, dense, small, large) in enumerate(
-        [(LIPID, 0.0050, 3.0, 9.5), (SECRETION, 0.0040, 4.0, 12.0)]
+        [(LIPID, 0.0080, 2.5, 8.5), (SECRETION, 0.0060, 3.5, 11.0)]
     ):
         level = activity[programme]
-        points = _candidates(np.where(layout.tissue, dense * level**2, 0), rng)
+        points = _candidates(np.where(layout.tissue, dense * level**1.6, 0), rng)
         own = at(level, points)
         xy.append(points)
         radius.append((small + (large - small) * own) * np.exp(0.15 * rng.standard_normal(len(points))))
@@ -177,9 +190,9 @@ def _cells(
     factor = {f: np.array([getattr(t, f) for t in CELL_TYPES.values()]) for f in ("size", "elongation", "density")}
 
     grow = activity[PROLIFERATION]
-    density = (0.0021 + 0.0026 * grow) * (1 - 0.35 * activity[MATRIX]) * factor["density"][types]
+    density = (0.0018 + 0.0032 * grow) * (1 - 0.35 * activity[MATRIX]) * factor["density"][types]
     resident = _candidates(np.where(layout.tissue, 3.0 * density, 0), rng)
-    visiting = _candidates(np.where(layout.tissue, 0.0075 * activity[INFLAMMATION] ** 2, 0), rng)
+    visiting = _candidates(np.where(layout.tissue, 0.0060 * activity[INFLAMMATION] ** 3, 0), rng)
     xy = np.concatenate([resident, visiting])
     kind = np.r_[np.zeros(len(resident), dtype=np.int64), np.ones(len(visiting), dtype=np.int64)]
     order = rng.permutation(len(xy))

@@ -75,7 +75,7 @@ def mtx_files(out_dir: str | Path) -> dict[str, Path]:
 
 
 def array_barcodes(number: int) -> np.ndarray:
-    """Return distinct barcodes, str [number], 16 nucleotides and "-1"; the k-th is the same on every slide, as on Visium."""
+    """Return distinct barcodes, str [number], 16 nucleotides and "-1"; the k-th is the same on every slide."""
     letters = numpy_generator("visium barcodes").integers(0, 4, (8192, 12))
     tail = (np.arange(8192)[:, None] * 2657 % 8192 // 4 ** np.arange(7)) % 4
     # The last letters count through the array, so no two are alike whatever the first ones are.

@@ -2,15 +2,19 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from ...flow.path import Path
 from ...flow.solver import solve
 from ...randomness import normal_rows
+from ...units import Units
 from ..base import Batch, DataSpec
 from .options import GeneFlowOptions
 from .picture import PictureMethod
+
+PICTURES_MEASURED = 512
 
 
 class GeneFlow(PictureMethod):
@@ -21,17 +25,37 @@ class GeneFlow(PictureMethod):
     def __init__(self, options: GeneFlowOptions, spec: DataSpec):
         super().__init__(options, spec)
         self.path = Path(options.path, options.sigma, options.noise_derivative)
+        self.register_buffer("picture_mean", torch.zeros(spec.channels, 1, 1))
+        self.register_buffer("picture_sd", torch.ones(spec.channels, 1, 1))
+
+    def prepare(self, units: Units) -> None:
+        """Keep the training expression's scale and, to precondition, the mean and spread of the training pictures."""
+        super().prepare(units)
+        if self.options.precondition:
+            some = np.linspace(0, len(units) - 1, min(len(units), PICTURES_MEASURED)).round().astype(np.int64)
+            tiles = torch.from_numpy(np.ascontiguousarray(units.tiles.read(some)))
+            values = self.to_model(tiles.double() / 127.5 - 1).flatten(0, 2)
+            self.picture_mean.copy_(values.mean(0)[:, None, None])
+            # A constant channel would divide by nothing at t = 1.
+            self.picture_sd.copy_(values.std(0, correction=0).clamp(min=0.01)[:, None, None])
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Return the learned velocity [B, C, H, W] at x, times t [B] and embeddings [B, embedding_dim]."""
+        v = self.unet(x, t, condition).float()
+        if self.options.precondition:
+            v = v + self.path.linear_velocity(x, t, self.picture_mean, self.picture_sd)
+        return v
 
     def training_step(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
-        """Return `loss`, and its parts `velocity` (eq. 10) and `sparsity`."""
+        """Return `loss` and its parts: `velocity` (eq. 10), `sparsity` and, where it is on, `guide`."""
         x1 = self.to_model(batch.image)
-        t = torch.rand(len(batch), generator=rng).to(x1.device)
+        t = (torch.rand(len(batch), generator=rng) ** self.options.time_power).to(x1.device)
         noise = torch.randn(x1.shape, generator=rng).to(x1.device)
         z = torch.randn(x1.shape, generator=rng).to(x1.device)
-        predicted = self.unet(self.path.point(x1, noise, z, t), t, self.condition(batch))
-        velocity = functional.mse_loss(predicted.float(), self.path.velocity(x1, noise, z, t))
-        sparsity = self.sparsity_loss()
-        return {"loss": velocity + sparsity, "velocity": velocity.detach(), "sparsity": sparsity.detach()}
+        condition = self.condition(batch)
+        predicted = self.velocity(self.path.point(x1, noise, z, t), t, condition)
+        velocity = functional.mse_loss(predicted, self.path.velocity(x1, noise, z, t))
+        return self.with_encoder_losses({"velocity": velocity}, condition, x1)
 
     @torch.no_grad()
     def draw(self, batch: Batch, seeds: torch.Tensor) -> torch.Tensor:
@@ -42,7 +66,7 @@ class GeneFlow(PictureMethod):
         if o.start_noise == "fixed":
             start = start * self.path.start_scale()
         solution = solve(
-            lambda x, t, rows: self.unet(x, t, condition[rows]).float(),
+            lambda x, t, rows: self.velocity(x, t, condition[rows]),
             start,
             o.solver,
             steps=o.steps,
@@ -75,4 +99,4 @@ class GeneFlow(PictureMethod):
         """
         start, z = noise[:, 0], noise[:, 1]
         x = start if at == "noise" else self.path.point(self.to_model(batch.image), start, z, t)
-        return self.unet(x, t, self.condition(batch)).float().square().sum((1, 2, 3))
+        return self.velocity(x, t, self.condition(batch)).square().sum((1, 2, 3))

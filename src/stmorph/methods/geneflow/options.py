@@ -55,6 +55,10 @@ class PictureOptions(MethodOptions):
     """paper: sum of the first linear layer's weights; code: of the first LayerNorm's gains, which are no gene weights;
     fixed: of every weight that reads a gene, per output of its layer (so that lambda means the same at any width)."""
 
+    guide: float = Field(0.0, ge=0)
+    """Weight of a second loss, not in the paper: a linear map of the embedding must give each channel's mean and spread
+    over the tile. It teaches the encoder which genes matter long before the velocity does; for short runs."""
+
     # U-Net (section 3.1 and appendix D.2)
     base: PositiveInt = 128
     multipliers: tuple[PositiveInt, ...] = (1, 2, 2, 2)
@@ -79,6 +83,12 @@ class GeneFlowOptions(PictureOptions):
 
     path: Shape = "sine"
     sigma: float = Field(0.05, ge=0)
+    time_power: float = Field(1.0, gt=0)
+    """Training times are u^time_power with u uniform; 1 as in the paper. A tile's overall colour is settled in the
+    first tenth of the path, where alone it must be read from the genes: 2 or 3 gives short runs more of these times."""
+    precondition: bool = False
+    """Not in the paper: the velocity is the U-Net's output plus the best guess linear in x_t, for the training
+    pictures' mean and spread. The noise is then subtracted from the first step on; for short runs."""
     noise_derivative: NoiseDerivative = "fixed"
     """paper: +sigma z (the sign of eq. 9); code: left out; fixed: -sigma z, the derivative of the path."""
     start_noise: Switch = "fixed"
@@ -96,7 +106,7 @@ class GeneFlowDiffusionOptions(PictureOptions):
 
     timesteps: PositiveInt = 1000
     schedule: Literal["cosine", "linear"] = "cosine"
-    predict: Literal["noise", "picture"] = "noise"
-    """One setting for training and sampling; the public defaults are `picture` in training and `noise` in sampling."""
+    predict: Literal["noise", "x0"] = "noise"
+    """One setting for training and sampling; the public defaults are `x0` in training and `noise` in sampling."""
     sampling_steps: PositiveInt = 1000
     """Ancestral steps; fewer than `timesteps` are spread evenly over them."""

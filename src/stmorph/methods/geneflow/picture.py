@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ...errors import ConfigError
 from ...units import Units
@@ -39,6 +40,7 @@ class PictureMethod(Method):
             self.needs = self.needs | {"cells"}
         self.encoder = ExpressionEncoder(options, len(spec.genes))
         self.unet = UNet(options, spec.channels)
+        self.guide = torch.nn.Linear(options.embedding_dim, 2 * spec.channels) if options.guide else None
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
@@ -70,6 +72,12 @@ class PictureMethod(Method):
         unit = x if self.options.image_range == "code" else (x + 1) / 2
         return (unit.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
-    def sparsity_loss(self) -> torch.Tensor:
-        """Return the weighted L1 penalty."""
-        return self.options.sparsity * self.encoder.sparsity()
+    def with_encoder_losses(
+        self, parts: dict[str, torch.Tensor], condition: torch.Tensor, image: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return the parts, the L1 penalty, the guide and, as `loss`, their sum."""
+        parts = parts | {"sparsity": self.options.sparsity * self.encoder.sparsity()}
+        if self.guide is not None:
+            target = torch.cat([image.mean((2, 3)), image.std((2, 3))], 1)
+            parts["guide"] = self.options.guide * functional.mse_loss(self.guide(condition).float(), target)
+        return {"loss": sum(parts.values())} | {name: value.detach() for name, value in parts.items()}

@@ -29,6 +29,8 @@ class StemOptions(MethodOptions):
     heads: int = Field(6, ge=1)
     width: int = Field(384, ge=2)
     mlp_ratio: float = Field(4.0, gt=0)
+    genes_per_token: int = Field(1, ge=1)
+    """1: paper and code; more make attention cheaper for runs without a GPU."""
     condition_hidden: int | None = Field(None, ge=1)
     """Hidden width of the embedding's MLP; None: as wide as the embedding, as in the code."""
     diffusion_steps: int = Field(1000, ge=2)
@@ -37,8 +39,9 @@ class StemOptions(MethodOptions):
     sampling_steps: int = Field(1000, ge=1)
     eta: float = Field(1.0, ge=0, le=1)
     """1: ancestral sampling, as in the paper; 0: deterministic DDIM."""
-    predicts: Literal["noise", "x0"] = "noise"
-    """`noise`: paper and code; `x0`: the clean sample, which learns the conditional mean in far fewer steps."""
+    predicts: Literal["noise", "x0", "v"] = "noise"
+    """`noise`: paper and code. `x0`: the clean sample. `v`: clean sample where there is most noise, noise where
+    there is least, which learns the conditional mean in far fewer steps and keeps the spread from the start."""
     variance: Switch = "paper"
     """`paper`: the posterior variance, not learned; `code`: a learned range, trained by the full bound with an 8-bit
     picture's likelihood at t = 0; `fixed`: a learned range whose bound weighs 0.001 and has a density at t = 0."""
@@ -86,6 +89,7 @@ class Stem(Method):
         self.network = GeneDiT(
             genes,
             spec.embedding_dim,
+            genes_per_token=options.genes_per_token,
             width=options.width,
             blocks=options.blocks,
             heads=options.heads,

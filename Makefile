@@ -1,0 +1,67 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Needs Python 3.11 to 3.13, git and make; no sudo, no conda.
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v) 2>/dev/null)) python3)
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+CONFIG ?= config/demo.yaml
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --workflow-profile profiles/local
+
+.PHONY: help setup setup-dev demo report test lint format targets lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/run.stamp ## make .venv with exactly the locked packages
+
+setup-dev: .venv/dev.stamp ## the same, with what tests and linters need
+
+demo: setup ## simulated tissue through every stage; tables, figures and report in results/demo
+	@start=$$(date +%s); $(SNAKEMAKE) --configfile config/demo.yaml --quiet progress rules && \
+	$(MAKE) --no-print-directory report CONFIG=config/demo.yaml REPORT=results/demo/report.html && \
+	.venv/bin/python workflow/scripts/show_demo.py results/demo && echo "make demo: $$(( $$(date +%s) - start )) s"
+
+report: ## one self-contained HTML page of a study's tables and figures (CONFIG=config/demo.yaml)
+	@src=$$(ls -t $(dir $(REPORT))tables/* $(dir $(REPORT))figures/* 2>/dev/null | head -1); \
+	if [ ! -e $(REPORT) ] || [ "$$src" -nt $(REPORT) ]; then .venv/bin/snakemake --configfile $(CONFIG) --report $(REPORT) --quiet all; fi
+
+REPORT ?= report.html
+
+targets: setup ## the names of a study's tables and figures, a line each (CONFIG=config/demo.yaml)
+	@.venv/bin/snakemake --configfile $(CONFIG) --cores 1 --quiet all -- targets
+
+test: setup-dev ## unit, pipeline and real-data tests
+	.venv/bin/python -m pytest -n 2 --dist loadscope
+
+lint: setup-dev ## ruff, snakefmt and snakemake's own linter
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/snakemake --configfile config/demo.yaml --lint
+
+format: setup-dev ## let ruff and snakefmt lay out the code
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/snakefmt Snakefile workflow
+
+lock: ## solve the dependencies anew (pyproject.toml -> requirements/*.lock)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/run.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/run.lock \
+	  pyproject.toml --group pyproject.toml:dev --group pyproject.toml:staintools -o requirements/dev.lock
+
+clean: ## remove everything that was made (results, not downloads)
+	rm -rf results .snakemake
+
+.venv/uv.stamp: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"stmorph needs Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}: install one of these or run make PYTHON=/path/to/python3.12")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install the package python3-venv (Debian, Ubuntu) or give another Python with make PYTHON=..."; exit 1; }
+	@[ -x .venv/bin/python ] || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# The dev environment is a superset: once it is there, a demo uses it.
+.venv/run.stamp: requirements/run.lock .venv/uv.stamp
+	@[ -e .venv/dev.stamp ] && [ .venv/dev.stamp -nt $< ] || { echo "setting up .venv ..."; .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r $<; }
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.lock .venv/uv.stamp
+	@echo "setting up .venv with the test tools ..."
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r $<
+	@touch $@

@@ -1,0 +1,219 @@
+"""The slide store: one slide's image, decoded, resized and stain-normalised once, memory-mapped ever after."""
+
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from ..files import whole
+from .stain import PUBLISHED_TARGET, Stains, fit_sample, stain_record, transform_of
+from .stain_options import StainOptions
+from .tissue_mask import tissue_mask, tissue_pixels
+
+_BAND_PX = 1024  # rows written at a time
+
+
+class Readable(Protocol):
+    """An image that gives itself at a scale; `source.ImageSource` is one."""
+
+    width_px: int
+    height_px: int
+
+    def read(self, scale: float = 1.0) -> np.ndarray:
+        """Return uint8 [H, W, 3], antialiased, at `scale` (pixels given per pixel stored)."""
+        ...
+
+
+class SlideStore:
+    """One slide's image at the working resolution.
+
+    pixels: uint8 [H, W, 3], memory-mapped. um_per_px: of the store, nominal. record: what `image.json` says.
+    A store is pickled as its path, so that workers share the mapped file.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        record = self.path.with_suffix(".json")
+        try:
+            self.record: dict[str, Any] = json.loads(record.read_text())
+            # A plain view: slices of numpy's memmap class are slow.
+            self.pixels = np.asarray(np.load(self.path, mmap_mode="r"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path} and {record.name} are no slide store ({error}); delete both and make them again"
+            ) from error
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
+            raise DataError(
+                f"{self.path} holds {self.pixels.dtype} {self.pixels.shape}; expected uint8 [H, W, 3]: delete it and "
+                "make it again"
+            )
+
+    def __reduce__(self):
+        return SlideStore, (self.path,)
+
+    @property
+    def um_per_px(self) -> float:
+        """Micrometres a store pixel."""
+        return float(self.record["um_per_px"])
+
+    @cached_property
+    def stain(self) -> StainOptions:
+        """The options the store was made with."""
+        return StainOptions(**self.record["stain"]["options"])
+
+    @cached_property
+    def target(self) -> Stains:
+        """The stains that the store's tiles have, or get when they are cut (fit `tile`)."""
+        return Stains.from_record(self.record["stain"]["target"])
+
+    def to_px(self, spatial_um: np.ndarray) -> np.ndarray:
+        """Return positions in store pixels (float64 [n, 2], x and y) of micrometres from the top-left corner.
+
+        The store has whole pixels, so its true scale differs from `um_per_px` by less than a pixel over the slide; here
+        the true scale is used.
+        """
+        source = self.record["source"]
+        size_um = np.array([source["width_px"], source["height_px"]]) * source["um_per_px"]
+        return np.asarray(spatial_um, dtype=np.float64) * (np.array(self.pixels.shape[1::-1]) / size_um)
+
+    def crops(self, x0_px: np.ndarray, y0_px: np.ndarray, size_px: int) -> np.ndarray:
+        """Return boxes as uint8 [k, size_px, size_px, 3], as the store holds them.
+
+        Raises
+        ------
+        DataError
+            A box leaves the image.
+        """
+        out = np.empty((len(x0_px), size_px, size_px, 3), np.uint8)
+        self.crops_into(out, x0_px, y0_px)
+        return out
+
+    def crops_into(self, out: np.ndarray, x0_px: np.ndarray, y0_px: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Write boxes to `out[rows]` (all rows in order where not given); `out` is uint8 [k, size, size, 3]."""
+        x0, y0 = np.asarray(x0_px, dtype=np.int64), np.asarray(y0_px, dtype=np.int64)
+        size = out.shape[1]
+        height, width = self.pixels.shape[:2]
+        outside = (x0 < 0) | (y0 < 0) | (x0 + size > width) | (y0 + size > height)
+        if outside.any():
+            i = int(np.flatnonzero(outside)[0])
+            raise DataError(
+                f"{self.path} has {width} x {height} px, but a tile of {size} px at ({x0[i]}, {y0[i]}) was asked for; "
+                "cut only tiles that the tile list keeps"
+            )
+        for row, x, y in zip(range(len(x0)) if rows is None else rows.tolist(), x0.tolist(), y0.tolist()):
+            out[row] = self.pixels[y : y + size, x : x + size]
+
+
+def open_store(path: str | Path) -> SlideStore:
+    """Open `image.npy` (with `image.json` beside it), memory-mapped.
+
+    Raises
+    ------
+    DataError
+        Either file is missing or damaged.
+    """
+    return SlideStore(path)
+
+
+def build_store(
+    image: np.ndarray | Readable,
+    um_per_px_source: float,
+    um_per_px: float,
+    stain: StainOptions,
+    out_npy: str | Path,
+    out_json: str | Path,
+    reference: np.ndarray | Readable | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Decode a slide once, resize it once with an antialiasing filter, normalise its stain once, and store it.
+
+    With fit `tile` the store holds the image as it was, and tiles are normalised when they are cut.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3], or a source of one. It is not changed.
+    um_per_px_source, um_per_px
+        Scale of the image, and of the store.
+    stain
+        How to normalise.
+    out_npy, out_json
+        `image.npy` and `image.json`.
+    reference
+        The image that `stain.reference` names; it is opened here where not given.
+    name
+        What messages and the record call the image.
+
+    Returns
+    -------
+    dict
+        The content of `image.json`.
+
+    Raises
+    ------
+    DataError
+        The image shows no stained tissue, its scale is impossible, or the disk is full.
+    """
+    name = name or str(getattr(image, "path", "the image"))
+    if not (math.isfinite(um_per_px_source) and um_per_px_source > 0 and math.isfinite(um_per_px) and um_per_px > 0):
+        raise DataError(
+            f"{name} has {um_per_px_source} um per px and the store {um_per_px}; expected numbers above 0: correct the "
+            "slide's um_per_px or the tiles' fov_um"
+        )
+    scale = um_per_px_source / um_per_px
+    if isinstance(image, np.ndarray):
+        height, width = image.shape[:2]
+        pixels = _resized(image, scale)
+    else:
+        height, width = image.height_px, image.width_px
+        pixels = image.read(scale)
+    target = _target(stain, reference)
+    source, transform = None, None
+    if stain.fit in ("slide", "reference"):
+        source = fit_sample(tissue_pixels(pixels, tissue_mask(pixels)), stain, name)
+        transform = transform_of(source, target, stain)
+    record = {
+        "um_per_px": float(um_per_px),
+        "width_px": int(pixels.shape[1]),
+        "height_px": int(pixels.shape[0]),
+        "source": {
+            "path": name,
+            "um_per_px": float(um_per_px_source),
+            "width_px": int(width),
+            "height_px": int(height),
+        },
+        "stain": stain_record(stain, source, target),
+    }
+    with whole(out_npy) as npy, whole(out_json) as text:
+        with npy.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": pixels.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            # Written, not mapped: a full disk then is an error that can be told, not a bus error.
+            for top in range(0, len(pixels), _BAND_PX):
+                band = pixels[top : top + _BAND_PX]
+                file.write(np.ascontiguousarray(transform.apply(band) if transform else band).data)
+        text.write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _target(stain: StainOptions, reference: np.ndarray | Readable | None) -> Stains:
+    if stain.reference is None:
+        return PUBLISHED_TARGET
+    if reference is None:
+        from .source import open_image
+
+        reference = open_image(stain.reference)
+    pixels = reference if isinstance(reference, np.ndarray) else reference.read()
+    return fit_sample(tissue_pixels(pixels, tissue_mask(pixels)), stain, stain.reference)
+
+
+def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    if size == image.shape[1::-1]:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

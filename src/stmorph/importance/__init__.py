@@ -1,0 +1,1 @@
+"""Which genes a model's pictures depend on."""

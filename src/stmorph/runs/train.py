@@ -1,0 +1,68 @@
+"""Trains or fits the model of a run and writes it, with its losses and where it came from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..digests import digest_of, file_digest
+from ..methods.base import DataSpec
+from ..methods.registry import load_method
+from ..model_file import ModelRecord, save_model
+from ..provenance import write_provenance
+from ..training.checkpoints import forget
+from ..training.fit import fit_or_train, new_method
+from ..training.logs import TrainingLogs
+from ..training.options import TrainingOptions
+from .inputs import tile_scale, units_of
+
+
+def train_run(
+    run: Mapping[str, Any], files: Mapping[str, Sequence[str]], out: Mapping[str, str], work: str, code: str
+) -> None:
+    """Train the model of a run on its training units.
+
+    Parameters
+    ----------
+    run
+        A `Run` as plain values.
+    files
+        Named lists of paths: slides, tiles, split, panel and, where the method needs them, images, embeddings.
+    out
+        Paths: model, record, losses, provenance.
+    work
+        Folder for what a resume needs; the run's own part of it is named by the digests of config, panel, split, code.
+    code
+        Digest of the code that trains.
+    """
+    kind = load_method(run["method"])
+    units = units_of(run, files, ["train"])
+    tile_px, um_per_px = tile_scale(files)
+    spec = DataSpec(
+        genes=units.genes,
+        target_space=run["target_space"],
+        embedding_dim=0 if units.embedding is None else units.embedding.shape[2],
+        tile_px=tile_px,
+        um_per_px=um_per_px,
+    )
+    configured = {key: value for key, value in run.items() if key not in ("sampling", "condition")}
+    digests = {
+        "config": digest_of(configured),
+        "panel": file_digest(files["panel"][0]),
+        "split": file_digest(files["split"][0]),
+        "data": digest_of(
+            [file_digest(path) for name in ("slides", "tiles", "embeddings") for path in files.get(name, [])]
+        ),
+        "code": code,
+    }
+    place = "-".join([run["dataset"], run["split"], run["panel"], run["method"], digest_of(digests)])
+    folder = Path(work) / place
+    logs = TrainingLogs(csv=Path(out["losses"]), tensorboard=Path(out["model"]).parent / "tensorboard")
+    method = new_method(kind, kind.Options(**run["options"]), spec, run["seed"])
+    options = TrainingOptions(**run["training"])
+    print(f"{run['method']}: {len(units)} training units, {len(units.genes)} genes", flush=True)
+    trained = fit_or_train(method, units, options, run["seed"], folder, logs, digests)
+    record = ModelRecord(run["method"], run["seed"], dict(run), digests, __version__, trained.record)
+    save_model(trained.method, record, out["model"], out["record"])
+    write_provenance(out["provenance"], digests, run, trained.circumstances)
+    forget(folder)

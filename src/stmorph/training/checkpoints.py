@@ -1,0 +1,137 @@
+"""What a killed run needs to go on, in a folder of its own outside the workflow's outputs."""
+
+import fcntl
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..digests import file_digest
+from ..errors import CheckpointError, DataError
+from ..files import whole
+
+log = logging.getLogger(__name__)
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run: `step-<k>.pt` (tensors) and `step-<k>.json` (step, identity, sha256 of the tensors).
+
+    The .json is written last, so a checkpoint without one never happened.
+
+    Parameters
+    ----------
+    folder
+        Holds nothing else.
+    identity
+        What the weights depend on (digests of config, panel, split, code). Checkpoints of another identity are removed.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        self.folder = Path(folder)
+        self.identity = json.loads(json.dumps(identity, default=str))
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Wait until no other process trains in the folder, and keep others away; clear what a killed one left behind.
+
+        A training may outlive the workflow that started it; its successor waits here and takes up its last checkpoint.
+        """
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process trains in %s; waiting for its end", self.folder)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:  # some network file systems have no locks
+                log.warning("%s lies on a file system without locks; start this run only once at a time", self.folder)
+            for left in self.folder.glob(".partial-*"):
+                left.unlink()
+            yield
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps and drop all but the last two checkpoints.
+
+        Raises
+        ------
+        DataError
+            The disk is full or the folder cannot be written.
+        """
+        tensors, record = self._paths(step)
+        try:
+            with whole(tensors) as path:
+                torch.save(state, path)
+        except RuntimeError as error:  # so torch calls a full disk
+            raise DataError(
+                f"checkpoint {tensors} could not be written ({str(error).splitlines()[0]}); free space and run again"
+            ) from error
+        content = {"step": step, "identity": self.identity, "sha256": file_digest(tensors), "saved": time.time()}
+        with whole(record) as path:
+            path.write_text(json.dumps(content, indent=1))
+        kept = {path.stem for path in self._records()[:KEPT]}
+        for path in [*self.folder.glob("step-*.json"), *self.folder.glob("step-*.pt")]:
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """Return the step and the state of the newest checkpoint that is whole and of this run; None: begin anew.
+
+        Raises
+        ------
+        CheckpointError
+            There are checkpoints, but none can be read.
+        """
+        damaged = []
+        for record in self._records():
+            try:
+                content = json.loads(record.read_text())
+                step, identity, sha256 = content["step"], content["identity"], content["sha256"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                damaged.append(self._warn(record, error))
+                continue
+            changed = sorted(
+                key for key in identity.keys() | self.identity.keys() if identity.get(key) != self.identity.get(key)
+            )
+            if changed:
+                log.warning("%s belongs to another run (%s changed) and is removed", record, ", ".join(changed))
+                self._remove(record)
+                continue
+            tensors = record.with_suffix(".pt")
+            try:
+                if file_digest(tensors) != sha256:
+                    raise ValueError(f"sha256 is not {sha256}")
+                return step, torch.load(tensors, map_location="cpu", weights_only=True)
+            except Exception as error:  # a damaged pickle raises anything
+                damaged.append(self._warn(tensors, error))
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} can be read ({', '.join(path.name for path in damaged)} damaged); "
+                "delete the folder to train from the beginning"
+            )
+        return None
+
+    def _warn(self, path: Path, error: Exception) -> Path:
+        log.warning("checkpoint %s is damaged (%s); trying the one before", path, error)
+        return path
+
+    def _remove(self, record: Path) -> None:
+        record.unlink(missing_ok=True)
+        record.with_suffix(".pt").unlink(missing_ok=True)
+
+    def _paths(self, step: int) -> tuple[Path, Path]:
+        return self.folder / f"step-{step:09d}.pt", self.folder / f"step-{step:09d}.json"
+
+    def _records(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.json"), reverse=True)
+
+
+def forget(folder: str | Path) -> None:
+    """Remove a run's checkpoints, once its model file is written."""
+    shutil.rmtree(folder, ignore_errors=True)

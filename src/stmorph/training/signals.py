@@ -1,0 +1,34 @@
+"""A polite request to stop is answered after the step at hand."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StopRequest:
+    """Which signal asked for the end; 0: none."""
+
+    number: int = 0
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Note SIGTERM (time limit, scancel) and SIGUSR1 (SLURM's warning) instead of dying of them.
+
+    Outside the main thread Python allows no handlers: then nothing is noted.
+    """
+    request = StopRequest()
+
+    def note(number: int, _frame: object) -> None:
+        request.number = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
