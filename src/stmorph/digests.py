@@ -35,7 +35,7 @@ def code_digest(*modules: str) -> str:
 
 
 def _meaning(source: str) -> str:
-    """Return the syntax tree without bare strings (docstrings, also of constants), so that a reworded one reruns nothing."""
+    """Return the syntax tree without docstrings (of constants too), so that a reworded one reruns nothing."""
     return ast.dump(_WithoutBareStrings().visit(ast.parse(source)))
 
 

@@ -32,8 +32,8 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
         genes = list(dict.fromkeys(gene.strip() for gene in rest[1:] if gene.strip()))
         if not name or not genes:
             raise DataError(
-                f"{path}, line {number}: found {len(rest) + 1} fields ({line[:40]!r}); expected a name, a description and "
-                "at least one gene, separated by tabs: mend or remove the line"
+                f"{path}, line {number}: found {len(rest) + 1} fields ({line[:40]!r}); expected a name, a description "
+                "and at least one gene, separated by tabs: mend or remove the line"
             )
         if name in sets:
             raise DataError(
@@ -58,7 +58,8 @@ def over_representation(
     Returns
     -------
     pandas.DataFrame
-        term, overlap, set_size (measured genes of the set), p_value, fdr, odds_ratio, genes; sorted by p, then term.
+        term, overlap, set_size (measured genes of the set), p_value, fdr, odds_ratio (a half added to each count; 0
+        without overlap), genes; sorted by p, then term.
 
     Raises
     ------

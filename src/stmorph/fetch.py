@@ -46,7 +46,8 @@ def fetch(path: str | Path, url: str, sha256: str | None = None) -> None:
                     "way; try again or put a checked copy below data_root"
                 )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason, _, _ = str(error).partition("\n")
         raise DataError(
-            f"{url} could not be fetched ({type(error).__name__}: {error}); "
+            f"{url} could not be fetched ({type(error).__name__}: {reason}); "
             "look at the connection or put the file below data_root"
         ) from error

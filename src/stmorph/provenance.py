@@ -15,7 +15,7 @@ from .files import whole
 
 PACKAGES = (
     "torch",
-    "lightning",
+    "lightning-fabric",
     "numpy",
     "scipy",
     "pandas",

@@ -6,9 +6,12 @@ nor an interruption changes a result.
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch  # imported where it is used: steps without a network start seconds earlier
 
 
 def seed_of(*parts: str | int) -> int:
@@ -25,16 +28,20 @@ def numpy_generator(*parts: str | int) -> np.random.Generator:
     return np.random.default_rng(seed_of(*parts))
 
 
-def torch_generator(*parts: str | int) -> torch.Generator:
+def torch_generator(*parts: str | int) -> "torch.Generator":
     """Return a CPU generator seeded by `seed_of(*parts)`."""
+    import torch
+
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
-def normal_rows(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+def normal_rows(seeds: Sequence[int], shape: Sequence[int]) -> "torch.Tensor":
     """Return standard normal noise, float32 [len(seeds), *shape], each row from its own seed alone.
 
     Rows are drawn on the CPU, so that a draw has the same noise on every device and beside any batch mates.
     """
+    import torch
+
     rows = torch.empty((len(seeds), *shape))
     for row, seed in zip(rows, seeds):
         row.normal_(generator=torch.Generator().manual_seed(int(seed)))

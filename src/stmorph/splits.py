@@ -1,4 +1,4 @@
-"""Gives every unit of a dataset its role. Only units with a kept tile take part, so both directions use the same ones."""
+"""Gives every unit of a dataset its role. Only units with a kept tile take part: both directions use the same ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

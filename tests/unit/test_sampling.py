@@ -159,3 +159,25 @@ def test_a_damaged_or_absent_file_is_said(tmp_path):
     (tmp_path / "bad.zarr.zip").write_bytes(b"PK nothing")
     with pytest.raises(DataError, match="cannot be read"):
         read_samples(tmp_path / "bad.zarr.zip")
+
+
+def test_real_tiles_are_handed_only_to_the_floor_that_deals_them_out():
+    class Deals(Painter):
+        wants_real = True
+
+        def bind(self, bank, seeds):
+            self.bank, self.run_seeds = bank, seeds
+
+        def draw(self, batch, seeds):
+            return torch.from_numpy(self.bank[(seeds % len(self.bank)).numpy()])
+
+    units, real = toy_units(), toy_units(n=6, seed=4)
+    method = method_of(Deals, units)
+    drawn = draw_samples(method, units, 2, seed=5, chunk=7, real=real, **HOW)
+    seeds = draw_seeds(units, 2, 5)
+    assert np.array_equal(drawn, real.tiles.tiles[seeds % 6])
+    assert np.array_equal(method.run_seeds, seeds)
+    with pytest.raises(DataError, match="deals out real tiles"):
+        draw_samples(method_of(Deals, units), units, 2, seed=5, **HOW)
+    without = draw_samples(method_of(Painter, units), units, 1, seed=5, **HOW)
+    assert np.array_equal(draw_samples(method_of(Painter, units), units, 1, seed=5, real=real, **HOW), without)

@@ -1,5 +1,5 @@
 # Which genes move a generator's pictures, and which known gene sets they stand for. Offline: the sets come from a GMT file.
-rule gene_importance:
+rule importance:
     input:
         unpack(lambda w: study.importance_inputs(w.importance)),
     output:
@@ -9,9 +9,9 @@ rule gene_importance:
         runs=lambda w: [run.as_dict() for run in study.plan.importance_runs[w.importance]],
         code=lambda w: study.importance_code(w.importance),
     log:
-        paths("logs/gene_importance/{importance}.log"),
+        paths("logs/importance/{importance}.log"),
     benchmark:
-        paths("benchmarks/gene_importance/{importance}.tsv")
+        paths("benchmarks/importance/{importance}.tsv")
     conda:
         "../envs/stmorph.yaml"
     threads: 1

@@ -120,8 +120,8 @@ class SplitConfig(Closed):
             raise ValueError(f"a split of kind {self.kind!r} also needs {', '.join(missing)}")
         if (self.kind == "fraction" or (self.kind == "folds" and self.of == "units")) and not self.replication:
             raise ValueError(
-                "neighbouring units would be trained on and tested; split blocks with a buffer_um, or mark a paper's own "
-                "split with replication: true"
+                "neighbouring units would be trained on and tested; split blocks with a buffer_um, or mark a paper's "
+                "own split with replication: true"
             )
         return self
 
@@ -207,13 +207,17 @@ class RunConfig(Closed):
 
 
 class ColumnConfig(Closed):
-    """One column: its label and which score fills it."""
+    """One column: its label and which score fills it.
+
+    slide: `all` is the mean of the test slides' own values; `pooled` takes their units as one set (FID, KID).
+    """
 
     label: str
     metric: str
     k: int | Literal["panel"] | None = None
     gene_choice: Literal["oracle", "train", "all"] | None = None
     estimator: str | None = None
+    slide: Literal["all", "pooled"] = "all"
     better: Literal["higher", "lower"] | None = None
     digits: int = 4
 

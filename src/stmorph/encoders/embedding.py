@@ -1,6 +1,5 @@
 """The embedding of a slide's tiles: made in chunks, kept as a zipped Zarr store; the same content, the same bytes."""
 
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -11,13 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..files import whole
+from ..files import whole, zip_folder
 from ..image.views import VIEWS, view
 from ..units import TileReader
 from .base import Encoder
 
 #: A zip stores a time with every entry; this one, the earliest there is, makes the bytes a function of the content.
-NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -137,17 +135,6 @@ def write_embedding(
         )
         with whole(path) as partial:
             zip_folder(Path(folder), partial)
-
-
-def zip_folder(folder: Path, path: Path) -> None:
-    """Store a folder's files in a zip: ordered by name, uncompressed (Zarr has done that), without times."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=NO_TIME)
-            entry.external_attr = 0o644 << 16
-            entry.file_size = file.stat().st_size
-            with file.open("rb") as source, archive.open(entry, "w") as target:
-                shutil.copyfileobj(source, target, 2**20)
 
 
 def read_embedding(path: str | Path) -> Embedding:

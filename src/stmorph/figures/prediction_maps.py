@@ -13,8 +13,8 @@ DATA = ()
 
 
 class Options(BaseModel):
-    """genes: markers; those not in the panel are named on the figure. Without any, the `top` genes of the panel that the
-    training units vary most in. slide: the first test slide if None. estimator: mean or median of the draws.
+    """genes: markers; those not in the panel are named on the figure. top: without markers, this many genes of the panel
+    in which the training units vary most. slide: the first test slide if None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

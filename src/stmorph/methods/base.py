@@ -25,7 +25,7 @@ class MethodOptions(BaseModel):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a method must know of the data to build its networks; stored in model.json, so sampling needs no training data."""
+    """What a method must know of the data to build its networks; model.json holds it: sampling needs no training data."""
 
     genes: tuple[str, ...]
     target_space: str
@@ -79,6 +79,7 @@ class Method(torch.nn.Module, ABC):
     needs: which parts of a batch it reads beyond expression: `tiles`, `embedding`, `cells`.
     trains: `steps` (training_step under the shared loop), `once` (fit, closed form) or `never`.
     Options: its hyper-parameters.
+    wants_real: a floor that deals out real tiles; sampling calls its `bind` with tiles that are not scored against.
 
     All that it learns must be in its `state_dict`, for the model file holds nothing else.
     """
@@ -87,14 +88,15 @@ class Method(torch.nn.Module, ABC):
     needs: ClassVar[frozenset[Need]]
     trains: ClassVar[Trains] = "steps"
     Options: ClassVar[type[MethodOptions]] = MethodOptions
+    wants_real: ClassVar[bool] = False
 
     def __init__(self, options: MethodOptions, spec: DataSpec):
         super().__init__()
         self.options = options
         self.spec = spec
 
-    def prepare(self, units: Units) -> None:  # noqa: B027  a hook: most methods need nothing
-        """Set buffers (means, scales) from the training units, once, before the first step (methods that train by steps)."""
+    def prepare(self, units: Units) -> None:
+        """Set buffers (means, scales) from the training units, once, before the first of its steps."""
 
     def training_step(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
         """Return the losses of one batch: `loss` (scalar, differentiated) and any parts worth logging.

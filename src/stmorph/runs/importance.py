@@ -48,8 +48,8 @@ def gene_importance(
             found = integrated_gradients(method, batches, steps=options.steps, **common)
             if not found.completeness <= options.max_completeness:
                 raise DataError(
-                    f"integrated gradients miss f(x) - f(baseline) by {found.completeness:.3g}, more than max_completeness "
-                    f"{options.max_completeness:g}; raise importance options steps"
+                    f"integrated gradients miss f(x) - f(baseline) by {found.completeness:.3g}, more than "
+                    f"max_completeness {options.max_completeness:g}; raise importance options steps"
                 )
             print(f"completeness of integrated gradients: {found.completeness:.2e}")
         tables.append(_scaled(found.genes))
@@ -76,9 +76,8 @@ def enrich(entry: Mapping[str, Any], importance: str, gene_sets: str, out: Mappi
         with whole(out[name]) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
     significant = over.loc[over["fdr"] <= entry["fdr"], "term"].tolist()
-    print(
-        f"{Path(gene_sets).name}: {len(over)} sets tested, {over.attrs['left_out']} too small or too large; found {significant}"
-    )
+    left_out = over.attrs["left_out"]
+    print(f"{Path(gene_sets).name}: {len(over)} sets tested, {left_out} too small or too large; found {significant}")
     draw_importance(genes, over, ranked, entry["fdr"], entry["top"], out["figure"])
 
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..digests import file_digest
 from ..model_file import load_model
-from ..samples.draw import draw_seeds
-from ..samples.store import sample_to_file
+from ..samples.draw import sample_to_file
 from .inputs import choose_test_units, units_of
 
 
@@ -22,15 +20,12 @@ def sample_run(run: Mapping[str, Any], files: Mapping[str, Sequence[str]], out: 
     method = load_model(files["model"][0], files["record"][0])
     test = units_of(run, files, ["test"])
     sampling = run["sampling"]
-    wants_real = getattr(type(method), "wants_real", False)
     at_most = sampling["max_units"]
-    if wants_real:
+    if method.wants_real:
         at_most = min(at_most or len(test), len(test) // 2)
     chosen = choose_test_units(run, test, at_most)
     units = test.take(chosen)
-    if wants_real:
-        rest = np.setdiff1d(np.arange(len(test)), chosen)
-        method.bind(test.tiles.read(rest), torch.from_numpy(draw_seeds(units, sampling["draws"], run["seed"])))
+    rest = test.take(np.setdiff1d(np.arange(len(test)), chosen)) if method.wants_real else None
     print(f"{run['method']}: {sampling['draws']} draws for {len(units)} of {len(test)} test units", flush=True)
     sample_to_file(
         out,
@@ -43,4 +38,5 @@ def sample_run(run: Mapping[str, Any], files: Mapping[str, Sequence[str]], out: 
         more={"model": file_digest(files["model"][0]), "test_units": len(test)},
         chunk=sampling["chunk"],
         cpu_threads=run["training"].get("cpu_threads", 1),
+        real=rest,
     )

@@ -103,7 +103,8 @@ def _programmes(files: Mapping[str, Sequence[str]], options: Mapping[str, Any], 
     unknown = sorted(set(options["programme_features"]) - set(members))
     if unknown:
         raise ConfigError(
-            f"scores.programme_features names {unknown[0]!r}, which {files['programmes'][0]} does not hold; it has {', '.join(members)}"
+            f"scores.programme_features names {unknown[0]!r}, which {files['programmes'][0]} does not hold; "
+            f"it has {', '.join(members)}"
         )
     pairs = sorted(options["programme_features"].items())
     return Programmes(

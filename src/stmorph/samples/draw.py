@@ -1,7 +1,8 @@
 """Draws for test units: each from a seed that depends on the run's seed, the unit and the number of the draw alone."""
 
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ..randomness import numpy_generator, seed_of
 from ..training.arithmetic import exact, on_cuda
 from ..training.options import Accelerator
 from ..units import Units
+from .store import write_samples
 
 Condition = Literal["paired", "shuffled"]
 
@@ -66,6 +68,7 @@ def draw_in_chunks(
     condition: Condition = "paired",
     accelerator: Accelerator = "auto",
     cpu_threads: int = 1,
+    real: Units | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield draws of `chunk` units after another, in the order of the units.
 
@@ -82,6 +85,9 @@ def draw_in_chunks(
         Draws per unit.
     seed
         The run's seed.
+    real
+        Units whose tiles a floor that sets `wants_real` deals out; others never see them. They must not be those that
+        the pictures are scored against.
 
     Yields
     ------
@@ -108,6 +114,12 @@ def draw_in_chunks(
     source = conditions_of(units, condition, seed)
     batcher = condition_batcher(method, units)
     method.to(device).eval()
+    if method.wants_real:
+        if real is None or real.tiles is None:
+            raise DataError(
+                f"{type(method).__name__} deals out real tiles and was given none; give it units with tiles"
+            )
+        method.bind(real.tiles.read(np.arange(len(real))), torch.from_numpy(seeds))
     for start in range(0, len(units), chunk):
         rows = slice(start, start + chunk)
         with exact(cpu_threads, deterministic=not cuda), torch.no_grad():
@@ -140,3 +152,43 @@ def _checked(method: Method, drawn: np.ndarray, n: int, draws: int) -> np.ndarra
             "lower learning rate, and see that the method does not look at what it must not see"
         )
     return drawn
+
+
+def sample_to_file(
+    path: str | Path,
+    method: Method,
+    units: Units,
+    draws: int,
+    seed: int,
+    name: str,
+    condition: Condition = "paired",
+    more: dict[str, Any] | None = None,
+    **how,
+) -> None:
+    """Draw for the test units and write samples.zarr.zip; only one chunk of draws is in memory at a time.
+
+    Parameters
+    ----------
+    name
+        The method's name in the registry.
+    more
+        More attributes to store (e.g. the digest of the model).
+    how
+        `chunk`, `accelerator`, `cpu_threads`, `real` of `draw_in_chunks`, whose errors are raised.
+    """
+    attributes = {
+        "family": method.family,
+        "method": name,
+        "target_space": method.spec.target_space,
+        "genes": list(method.spec.genes),
+        "condition": condition,
+        "draws": draws,
+        **(more or {}),
+    }
+    names = {
+        "seed": draw_seeds(units, draws, seed),
+        "slide": units.slide,
+        "barcode": units.barcode,
+        "condition_of": units.names()[conditions_of(units, condition, seed)],
+    }
+    write_samples(path, draw_in_chunks(method, units, draws, seed, condition=condition, **how), names, attributes)

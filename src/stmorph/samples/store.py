@@ -1,6 +1,5 @@
 """samples.zarr.zip: the draws of a run's test units and where each came from."""
 
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable
@@ -11,12 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..files import whole
-from ..methods.base import Method
-from ..units import Units
-from .draw import Condition, conditions_of, draw_in_chunks, draw_seeds
+from ..files import whole, zip_folder
 
-NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
 CHUNK_BYTES = 2**23
 
 
@@ -39,46 +34,6 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.barcode)
-
-
-def sample_to_file(
-    path: str | Path,
-    method: Method,
-    units: Units,
-    draws: int,
-    seed: int,
-    name: str,
-    condition: Condition = "paired",
-    more: dict[str, Any] | None = None,
-    **how,
-) -> None:
-    """Draw for the test units and write samples.zarr.zip; only one chunk of draws is in memory at a time.
-
-    Parameters
-    ----------
-    name
-        The method's name in the registry.
-    more
-        More attributes to store (e.g. the digest of the model).
-    how
-        `chunk`, `accelerator`, `cpu_threads` of `draw_in_chunks`, whose errors are raised.
-    """
-    attributes = {
-        "family": method.family,
-        "method": name,
-        "target_space": method.spec.target_space,
-        "genes": list(method.spec.genes),
-        "condition": condition,
-        "draws": draws,
-        **(more or {}),
-    }
-    names = {
-        "seed": draw_seeds(units, draws, seed),
-        "slide": units.slide,
-        "barcode": units.barcode,
-        "condition_of": units.names()[conditions_of(units, condition, seed)],
-    }
-    write_samples(path, draw_in_chunks(method, units, draws, seed, condition=condition, **how), names, attributes)
 
 
 def write_samples(
@@ -125,7 +80,7 @@ def write_samples(
             for key in ("slide", "barcode", "condition_of"):
                 group.create_array(key, data=np.asarray(names[key]).astype(np.dtypes.StringDType()))
             with whole(path) as partial:
-                _zip_folder(Path(folder), partial)
+                zip_folder(Path(folder), partial)
     except OSError as error:
         raise DataError(
             f"{path} could not be written ({error.strerror or error}); "
@@ -160,13 +115,3 @@ def read_samples(path: str | Path, lazy: bool = False) -> Samples:
             f"samples {path} cannot be read ({type(error).__name__}: {str(error)[:80]}); "
             "delete the file and sample again"
         ) from error
-
-
-def _zip_folder(folder: Path, path: Path) -> None:
-    """Put a folder's files into a zip in the order of their names, as they are, without times."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=NO_TIME)
-            entry.file_size = file.stat().st_size
-            with file.open("rb") as source, archive.open(entry, "w") as target:
-                shutil.copyfileobj(source, target, 2**20)

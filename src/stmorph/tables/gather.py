@@ -70,7 +70,7 @@ def _measured(cell: Mapping[str, Any], column: Mapping[str, Any], scores: Mappin
     chosen = []
     for path in cell["scores"]:
         try:
-            chosen.append(select(scores[path], **selector, slide="all"))
+            chosen.append(select(scores[path], **selector, slide=column["slide"]))
         except ConfigError as error:
             raise ConfigError(f"{path}: column {column['label']!r}: {error}") from error
     values = np.array([float(one["value"]) for one in chosen])

@@ -11,8 +11,8 @@ from .options import TrainingOptions
 
 def new_fabric(options: TrainingOptions) -> tuple[Any, str]:
     """Return the Fabric of some options and its precision; `auto` is bf16 on CUDA devices that have it, else 32 bit."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
 
     cuda = on_cuda(options.accelerator)
     bf16 = options.precision == "bf16" or (

@@ -1,0 +1,131 @@
+"""What changes a digest of code, and what does not."""
+
+import hashlib
+import os
+
+import pytest
+
+from stmorph import digests
+
+FILES = {
+    "__init__.py": '"""The package."""\n',
+    "base.py": '"""Base."""\n\nSIZE = 3\n"""How large."""\n\n\n'
+    'def base(x):\n    """Return more."""\n    return x + SIZE\n',
+    "user.py": "from .base import base\n\n\ndef use():\n    return base(1)\n",
+    "lazy.py": "def use():\n    from . import base\n\n    return base.base(1)\n",
+    "absolute.py": "import {name}.base\n\nprint({name}.base.SIZE)\n",
+    "apart.py": "import json\n\nTEXT = 'base'\n",
+    "far.py": "from .user import use\n",
+    "group/__init__.py": '"""A group."""\n',
+    "group/one.py": "from ..base import base\n",
+    "group/two.py": "ONE = 1\n",
+    "group/inner/__init__.py": "",
+    "group/inner/deep.py": "DEEP = 1\n",
+    "circle_a.py": "from . import circle_b\n\nA = 1\n",
+    "circle_b.py": "from . import circle_a\n\nB = 1\n",
+}
+USERS = {"base", "user", "lazy", "absolute", "far", "group", "group.one"}
+MODULES = sorted({*USERS, "apart", "group.two", "group.inner", "group.inner.deep", "circle_a", "circle_b"})
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = tmp_path / "toy"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text.format(name="toy") if name == "absolute.py" else text)
+    monkeypatch.setattr(digests, "PACKAGE", folder)
+    return folder
+
+
+def all_digests():
+    digests._closure.cache_clear()
+    digests._imports.cache_clear()
+    return {module: digests.code_digest(module) for module in MODULES}
+
+
+def changed(package, file, old, new):
+    before = all_digests()
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new))
+    after = all_digests()
+    return {module for module in MODULES if before[module] != after[module]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("SIZE = 3", "SIZE = 3  # a comment"),
+        ('"""Base."""', '"""Another word for base."""'),
+        ('"""Base."""\n', ""),
+        ('"""Return more."""', '"""Return less,\n\n    honestly.\n    """'),
+        ('"""How large."""', '"""How very large."""'),
+        ("return x + SIZE", "return (x  +  SIZE)\n\n"),
+    ],
+)
+def test_words_and_layout_change_nothing(package, old, new):
+    assert changed(package, "base.py", old, new) == set()
+
+
+def test_a_touch_changes_nothing(package):
+    before = all_digests()
+    os.utime(package / "base.py", (1, 1))
+    assert all_digests() == before
+
+
+def test_a_changed_module_changes_its_users_only(package):
+    assert changed(package, "base.py", "SIZE = 3", "SIZE = 4") == USERS
+
+
+def test_a_changed_user_changes_not_what_it_uses(package):
+    assert changed(package, "user.py", "base(1)", "base(2)") == {"user", "far"}
+
+
+def test_a_string_that_is_used_counts(package):
+    assert changed(package, "apart.py", "'base'", "'other'") == {"apart"}
+
+
+def test_a_package_stands_for_all_of_its_files(package):
+    assert changed(package, "group/two.py", "1", "2") == {"group", "group.two"}
+    assert changed(package, "group/inner/deep.py", "1", "2") == {"group", "group.inner", "group.inner.deep"}
+
+
+def test_a_new_file_of_a_package_counts(package):
+    before = all_digests()
+    (package / "group" / "three.py").write_text("THREE = 3\n")
+    after = all_digests()
+    assert {module for module in MODULES if before[module] != after[module]} == {"group"}
+
+
+def test_circles_end(package):
+    assert changed(package, "circle_a.py", "A = 1", "A = 2") == {"circle_a", "circle_b"}
+
+
+def test_several_modules_in_any_order(package):
+    assert digests.code_digest("user", "apart") == digests.code_digest("apart", "user")
+    assert digests.code_digest("user", "apart") != digests.code_digest("user")
+
+
+def test_where_the_package_lies_does_not_matter(package, tmp_path, monkeypatch):
+    before = all_digests()
+    moved = tmp_path / "elsewhere" / "toy"
+    moved.parent.mkdir()
+    package.rename(moved)
+    monkeypatch.setattr(digests, "PACKAGE", moved)
+    assert all_digests() == before
+
+
+def test_an_absent_module(package):
+    with pytest.raises(FileNotFoundError, match="no module 'absent'"):
+        digests.code_digest("absent")
+
+
+def test_digest_of_values():
+    assert digests.digest_of({"a": 1, "b": [1, 2]}) == digests.digest_of({"b": [1, 2], "a": 1})
+    assert digests.digest_of({"a": [1, 2]}) != digests.digest_of({"a": [2, 1]})
+
+
+def test_file_digest(tmp_path):
+    (tmp_path / "file").write_bytes(b"bytes")
+    assert digests.file_digest(tmp_path / "file") == hashlib.sha256(b"bytes").hexdigest()
