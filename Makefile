@@ -2,9 +2,10 @@
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v) 2>/dev/null)) python3)
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 CONFIG ?= config/demo.yaml
-SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --workflow-profile profiles/local
+REPORT ?= report.html
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --profile profiles/local
 
-.PHONY: help setup setup-dev demo report test lint format targets lock clean
+.PHONY: help setup setup-dev demo demo-run report test lint format targets lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -13,16 +14,21 @@ setup: .venv/run.stamp ## make .venv with exactly the locked packages
 
 setup-dev: .venv/dev.stamp ## the same, with what tests and linters need
 
+# One `make demo` at a time; so a lock that is still there was left by a killed run and can be lifted.
 demo: setup ## simulated tissue through every stage; tables, figures and report in results/demo
-	@start=$$(date +%s); $(SNAKEMAKE) --configfile config/demo.yaml --quiet progress rules && \
+	@flock --nonblock --close .venv/demo.lock $(MAKE) --no-print-directory demo-run || { status=$$?; \
+	  [ $$status -ne 1 ] || echo "make demo: stopped; if another make demo is at work here, let it end"; exit $$status; }
+
+demo-run:
+	@start=$$(date +%s); \
+	if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then .venv/bin/snakemake --configfile config/demo.yaml --unlock --quiet all; fi && \
+	$(SNAKEMAKE) --configfile config/demo.yaml --quiet host reason rules && \
 	$(MAKE) --no-print-directory report CONFIG=config/demo.yaml REPORT=results/demo/report.html && \
-	.venv/bin/python workflow/scripts/show_demo.py results/demo && echo "make demo: $$(( $$(date +%s) - start )) s"
+	.venv/bin/python workflow/scripts/show_demo.py results/demo && echo "make demo: $$(( $$(date +%s) - start )) s after set-up"
 
-report: ## one self-contained HTML page of a study's tables and figures (CONFIG=config/demo.yaml)
-	@src=$$(ls -t $(dir $(REPORT))tables/* $(dir $(REPORT))figures/* 2>/dev/null | head -1); \
-	if [ ! -e $(REPORT) ] || [ "$$src" -nt $(REPORT) ]; then .venv/bin/snakemake --configfile $(CONFIG) --report $(REPORT) --quiet all; fi
-
-REPORT ?= report.html
+report: setup ## one self-contained HTML page of a study's tables and figures (CONFIG=config/demo.yaml REPORT=report.html)
+	@newest=$$(ls -t $(dir $(REPORT))tables/* $(dir $(REPORT))figures/* 2>/dev/null | head -1); \
+	if [ ! -e $(REPORT) ] || [ "$$newest" -nt $(REPORT) ]; then .venv/bin/snakemake --configfile $(CONFIG) --nolock --report $(REPORT) --quiet all; fi
 
 targets: setup ## the names of a study's tables and figures, a line each (CONFIG=config/demo.yaml)
 	@.venv/bin/snakemake --configfile $(CONFIG) --cores 1 --quiet all -- targets
@@ -52,7 +58,7 @@ clean: ## remove everything that was made (results, not downloads)
 .venv/uv.stamp: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"stmorph needs Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}: install one of these or run make PYTHON=/path/to/python3.12")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install the package python3-venv (Debian, Ubuntu) or give another Python with make PYTHON=..."; exit 1; }
-	@[ -x .venv/bin/python ] || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 

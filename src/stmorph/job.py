@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .errors import StmorphError
 
 
@@ -27,6 +28,7 @@ def job(snakemake: Any) -> Iterator[None]:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     sys.stdout.reconfigure(line_buffering=True)
+    print(f"stmorph {__version__}: {' '.join([snakemake.rule, *map(str, snakemake.wildcards)])}")
     try:
         yield
     except StmorphError as error:

@@ -1,6 +1,7 @@
 """Tiny studies on simulated tissue, and Snakemake as a user starts it: as a process, with a profile, in a folder."""
 
 import copy
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,12 +15,12 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "workflow", "config", "src", "profiles", "resources")
-TIMEOUT_S = 600
+TIMEOUT_S = 1800
 
 TINY_SLIDE = {"spots": 70, "um_per_px": 2.0, "noise_genes": 40, "depth": 3000}
 STEM = {
     "options": {"blocks": 1, "heads": 2, "width": 16, "mlp_ratio": 1, "genes_per_token": 8, "sampling_steps": 3},
-    "training": {"steps": 6, "batch_size": 16, "views": 2, "log_every": 2},
+    "training": {"steps": 6, "batch_size": 16, "views": 2, "log_every": 2, "checkpoint_minutes": 0},
     "sampling": {"draws": 2, "chunk": 64},
 }
 GENEFLOW = {
@@ -34,15 +35,8 @@ GENEFLOW = {
         "patch": 4,
         "steps": 2,
     },
-    "training": {"steps": 6, "batch_size": 8, "views": 1, "log_every": 2},
+    "training": {"steps": 6, "batch_size": 8, "views": 1, "log_every": 2, "checkpoint_minutes": 0},
 }
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder starts Snakemake."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.pipeline)
 
 
 # --- what is run ------------------------------------------------------------------------------------------------------
@@ -53,9 +47,7 @@ def tiny_dataset(slides: Iterable[tuple[str, str]] = (("A", "P1"), ("B", "P2")),
     dataset = yaml.safe_load((REPO / "config/datasets/simulated.yaml").read_text())
     dataset["title"] = "Tiny simulated tissue"
     dataset["simulate"] = {**dataset["simulate"], **TINY_SLIDE, **options}
-    dataset["slides"] = {
-        name: {"patient": patient, "organ": "lobules", "um_per_px": 2.0} for name, patient in slides
-    }
+    dataset["slides"] = {name: {"patient": patient, "organ": "lobules", "um_per_px": 2.0} for name, patient in slides}
     return dataset
 
 
@@ -79,7 +71,8 @@ def tiny_study(**changes) -> dict:
         "scale": "smoke",
         "results": "results",
         "datasets": ["tiny"],
-        "tiles": {"spot64": {"fov_um": 64, "size_px": 16, "min_tissue": 0.3, "stain": {"fit": "slide"}}},
+        # Wider than the spots' pitch: neighbours share pixels, so a split within a slide leaks.
+        "tiles": {"spot104": {"fov_um": 104, "size_px": 16, "min_tissue": 0.3, "stain": {"fit": "slide"}}},
         "encoders": {"statistics": {"model": "morphometric", "views": 8}},
         "splits": {"new_patient": {"dataset": "tiny", "kind": "patients", "test": ["P2"]}},
         "panels": {"few": {"kind": "hvg", "genes": 30, "hvg_per_slide": 60}},
@@ -99,7 +92,6 @@ def both_directions(study: dict) -> dict:
         "figures": {
             "maps": {"kind": "prediction_maps", "table": "expression", "description": "Maps of genes"},
             "samples": {"kind": "samples", "table": "pictures", "description": "Tiles beside drawn ones"},
-            "losses": {"kind": "loss_curves", "table": "pictures", "description": "Loss of GeneFlow"},
         },
         "importance": {
             "genes": {
@@ -222,9 +214,29 @@ def leftovers(folder: Path) -> list[str]:
     return sorted({str(path.relative_to(folder)) for path in [*partial, *work]})
 
 
+def copy_of(finished: Place, base: Path, study: dict | None = None) -> Place:
+    """Return a finished place copied with its times (`cp -a`), to work on; the repository is shared."""
+    shutil.copytree(finished.folder, base / "work")
+    place = replace(finished, folder=base / "work", config=base / "study.yaml")
+    return place.write(study or finished.study())
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """One complete tiny study in both directions, for looking at: who changes it works on a copy."""
-    place = new_place(tmp_path_factory.mktemp("finished"), both_directions(tiny_study()))
-    (place.folder / "output.txt").write_text(place.make())
-    return place
+    """One complete tiny study in both directions, for looking at: who changes it works on a copy.
+
+    Made once, also where several workers share the tests.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    base = shared / "finished"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (base / "output.txt").exists():
+            return Place(base / "repository", base / "work", base / "work/study.yaml")
+        shutil.rmtree(base, ignore_errors=True)
+        place = new_place(base, both_directions(tiny_study()))
+        output = place.make()
+        (base / "output.txt").write_text(output)
+        return place

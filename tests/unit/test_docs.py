@@ -257,7 +257,7 @@ def test_the_method_of_the_readme_learns_and_draws(examples, tmp_path):
     kind = registry.load_method("perceptron")
     train, test = toy_units(n=200, seed=0), toy_units(n=50, seed=1)
     method = new_method(kind, kind.Options(width=32), toy_spec(train), seed=0)
-    options = TrainingOptions(steps=300, batch_size=50, learning_rate=0.01, ema_decay=0.9, accelerator="cpu")
+    options = TrainingOptions(steps=150, batch_size=50, learning_rate=0.01, ema_decay=0.9, accelerator="cpu")
     trained = fit_or_train(method, train, options, 0, tmp_path / "work").method
     drawn = draw_samples(trained, test, 2, 0)
     assert drawn.shape == (50, 2, len(test.genes))

@@ -59,6 +59,30 @@ def test_linear_velocity_is_the_regression_of_the_derivative_on_x():
         assert guess[0].item() == pytest.approx((v.mean() + slope * (-1 - x.mean())).item(), abs=0.02)
 
 
+@pytest.mark.parametrize("shape", ["sine", "linear"])
+def test_velocity_follows_from_the_picture(shape):
+    path, (x1, noise, z, t) = Path(shape, sigma=0), _inputs()
+    x, error = path.point(x1, noise, z, t), torch.ones_like(x1)
+    torch.testing.assert_close(path.velocity_of_data(x, t, x1), path.velocity(x1, noise, z, t))
+    wrong = path.velocity_of_data(x, t, x1 + error) - path.velocity_of_data(x, t, x1)
+    torch.testing.assert_close(wrong, path.data_gain(t)[:, None, None].expand_as(wrong))
+
+
+@pytest.mark.parametrize("which", ["paper", "code", "fixed"])
+def test_velocity_of_a_picture_is_the_mean_over_the_two_noises(which):
+    # Regressed on x over many noises, for one picture: the mean is linear in x.
+    generator = torch.Generator().manual_seed(3)
+    path, n, x1 = Path(sigma=0.4, noise_derivative=which), 400_000, 0.7
+    noise, z = torch.randn(2, n, 1, generator=generator, dtype=torch.float64)
+    for time in (0.0, 0.5, 0.9):
+        t = torch.full((n,), time, dtype=torch.float64)
+        picture = torch.full_like(noise, x1)
+        x, v = path.point(picture, noise, z, t), path.velocity(picture, noise, z, t)
+        slope = ((x - x.mean()) * v).mean() / x.var()
+        guess = path.velocity_of_data(x[:2], t[:2], picture[:2])
+        torch.testing.assert_close(guess, v.mean() + slope * (x[:2] - x.mean()), atol=0.03, rtol=0.02)
+
+
 def test_following_the_linear_velocity_gives_pictures_with_the_right_mean_and_spread():
     path = Path()
     start = path.start_scale() * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -192,3 +192,53 @@ def test_preconditioned_flow_measures_the_training_pictures():
     # The untrained network adds nothing: what is drawn has the training pictures' mean and spread.
     assert drawn.mean().item() == pytest.approx(pictures.mean(), abs=2)
     assert drawn.std().item() == pytest.approx(pictures.std(), rel=0.1)
+
+
+def knowing(pictures: torch.Tensor, **options) -> GeneFlow:
+    """A flow whose network estimates these pictures without error."""
+    network = build(predicts="data", sparsity=0.0, **options)
+    network.unet.forward = lambda x, t, condition: pictures[: len(x)]
+    return network
+
+
+@pytest.mark.parametrize(
+    "solver", [{"solver": "euler", "steps": 2}, {"solver": "rk4", "steps": 3}, {"solver": "dopri5"}]
+)
+def test_flow_that_predicts_data_lands_on_its_estimate(solver):
+    batch, _ = cells_batch(3)
+    network = knowing(batch.image, **solver)
+    drawn = network.draw(batch, torch.arange(3)[:, None])[:, 0]
+    assert torch.equal(drawn, network.to_pictures(batch.image))
+
+
+def test_exact_estimate_gives_the_exact_velocity_and_no_loss():
+    batch, _ = cells_batch(3)
+    network = knowing(batch.image, sigma=0.0)
+    noise, t = torch.randn(3, 3, PX, PX, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0, 0.5, 0.9])
+    x, exact = (f(batch.image, noise, noise, t) for f in (network.path.point, network.path.velocity))
+    torch.testing.assert_close(network.velocity(x, t, network.condition(batch)), exact, rtol=1e-4, atol=1e-5)
+    energy = network.conditional_energy(batch, t, torch.stack([noise, noise], 1))
+    torch.testing.assert_close(energy, exact.square().sum((1, 2, 3)), rtol=1e-4, atol=1e-4)
+    assert network.training_step(batch, torch.Generator().manual_seed(0))["loss"].item() == 0
+    assert network.velocity(x, torch.ones(3), network.condition(batch)).isfinite().all()
+
+
+def test_loss_of_data_is_the_velocitys_up_to_a_constant_where_its_weight_is_not_bounded():
+    batch, _ = cells_batch(64)
+    # Times this near to the noise have weights below the bound.
+    network = awake(build(predicts="data", sparsity=0.0, sigma=0.0, time_power=50), std=0.02)
+    loss = network.training_step(batch, torch.Generator().manual_seed(0))["loss"].item()
+    rng = torch.Generator().manual_seed(0)
+    t = torch.rand(64, generator=rng) ** 50
+    assert t.max() < 0.9
+    keep = t < 0.4
+    noise = torch.randn(batch.image.shape, generator=rng)
+    x, exact = (f(batch.image, noise, noise, t) for f in (network.path.point, network.path.velocity))
+    error = (network.velocity(x, t, network.condition(batch)) - exact).square().mean((1, 2, 3))
+    assert loss >= (error * keep).mean().item() * 0.999
+    assert loss <= error.mean().item() * 1.001
+
+
+def test_preconditioned_data_is_refused():
+    with pytest.raises(ConfigError, match="precondition"):
+        build(predicts="data", precondition=True)

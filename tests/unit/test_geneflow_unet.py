@@ -67,3 +67,11 @@ def test_full_size_is_the_papers():
     resolutions = [256 // 2**level for level in range(4)]
     assert resolutions[-1] == 32 and network.middle[0].conv1.in_channels == 256
     assert network.time[-1].out_features == 512
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate"])
+def test_padding_leaves_an_even_picture_even(padding):
+    x, t, z = torch.full((1, 3, 16, 16), 0.5), torch.tensor([0.3]), torch.randn(1, 12)
+    with torch.no_grad():
+        even, rimmed = (unet(padding=p)(x, t, z).std((2, 3)).max() for p in (padding, "zeros"))
+    assert even < 1e-5 < 1e-3 < rimmed

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from stmorph.errors import ConfigError, DataError
 from stmorph.methods.base import Batch, DataSpec
 from stmorph.methods.nearest_neighbour_image import NearestNeighbourImage
 from stmorph.methods.real_against_real import RealAgainstReal
+from stmorph.methods.shuffled_pixels import ShuffledPixels
 from stmorph.methods.training_mean_image import TrainingMeanImage
 from stmorph.units import Units
 
@@ -117,3 +120,18 @@ def test_real_tiles_stay_out_of_the_model_and_must_be_bound(units):
         method.draw(Batch(torch.zeros(1, GENES)), torch.tensor([[N + 3]]))[0, 0].numpy().tolist()
         == units.tiles.pictures[3].tolist()
     )
+
+
+def test_shuffled_pixels_keep_the_colours_and_nothing_else(units):
+    pictures = np.zeros((N, PX, PX, 3), np.uint8)
+    pictures[:, : PX // 4] = (200, 100, 50)  # a quarter of each tile, always at the top
+    method = build(ShuffledPixels)
+    method.fit(replace(units, tiles=Tiles(pictures)))
+    seeds = torch.arange(600).reshape(200, 3)
+    drawn = method.draw(Batch(torch.rand(200, GENES)), seeds).numpy()
+    coloured = (drawn == (200, 100, 50)).all(-1)
+    assert drawn.shape == (200, 3, PX, PX, 3) and drawn.dtype == np.uint8
+    assert (coloured | (drawn == 0).all(-1)).all()
+    assert coloured.mean() == pytest.approx(0.25, abs=0.03)
+    assert coloured.mean((0, 1)) == pytest.approx(np.full((PX, PX), 0.25), abs=0.08)  # nowhere more than elsewhere
+    assert (method.draw(Batch(torch.rand(1, GENES)), seeds[7:8]).numpy()[0] == drawn[7]).all()

@@ -21,7 +21,7 @@ for target, (description, files) in study.targets.items():
 
 rule targets:
     localrule: True
+    log:
+        paths("logs/targets.log"),
     run:
-        width = max(map(len, study.targets), default=0)
-        print(f"{study.config.title}\n")
-        print("\n".join(f"  {name:<{width}}  {text}" for name, (text, _) in study.targets.items()))
+        print(study.target_list())

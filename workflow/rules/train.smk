@@ -8,7 +8,7 @@ rule train:
         losses=paths.run("losses.csv"),
         provenance=paths.run("provenance.json"),
     params:
-        run=lambda w: study.run(w).as_dict(),
+        run=lambda w: study.run(w).as_trained(),
         work=paths("work"),
         code=lambda w: study.code_of(study.run(w), "train"),
     log:

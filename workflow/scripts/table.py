@@ -10,6 +10,6 @@ with job(snakemake):
     with whole(snakemake.output.csv) as partial:
         gathered.to_csv(partial, index=False, float_format="%.6g")
     with whole(snakemake.output.md) as partial:
-        partial.write_text(to_markdown(gathered, table, about))
+        partial.write_text(to_markdown(gathered, table, about), encoding="utf-8")
     with whole(snakemake.output.html) as partial:
-        partial.write_text(to_html(gathered, table, about))
+        partial.write_text(to_html(gathered, table, about), encoding="utf-8")

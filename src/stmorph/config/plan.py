@@ -50,6 +50,10 @@ class Run:
         """The run whose model this one draws from: itself, or for shuffled conditions its paired twin."""
         return self if self.condition == "paired" else Run(**{**asdict(self), "condition": "paired"})
 
+    def as_trained(self) -> dict[str, Any]:
+        """Return what the model depends on, as plain values: how it is sampled later is not part of it."""
+        return {key: value for key, value in self.as_dict().items() if key not in ("sampling", "condition")}
+
     def as_dict(self) -> dict[str, Any]:
         """Return the run as plain values, for params and records."""
         return asdict(self)

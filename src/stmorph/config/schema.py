@@ -209,6 +209,7 @@ class RunConfig(Closed):
 class ColumnConfig(Closed):
     """One column: its label and which score fills it.
 
+    features, reference: needed only where a run has several scores of the metric (`programme_*`).
     slide: `all` is the mean of the test slides' own values; `pooled` takes their units as one set (FID, KID).
     """
 
@@ -217,6 +218,8 @@ class ColumnConfig(Closed):
     k: int | Literal["panel"] | None = None
     gene_choice: Literal["oracle", "train", "all"] | None = None
     estimator: str | None = None
+    features: str | None = None
+    reference: str | None = None
     slide: Literal["all", "pooled"] = "all"
     better: Literal["higher", "lower"] | None = None
     digits: int = 4

@@ -284,6 +284,12 @@ class Workflow:
             found[name] = (entry.description, [self.paths(f"importance/{name}/{file}") for file in files])
         return found
 
+    def target_list(self) -> str:
+        """Return the study's title and its targets, a line each with what it is."""
+        width = max(map(len, self.targets), default=0)
+        lines = [f"  {name:<{width}}  {text}" for name, (text, _) in self.targets.items()]
+        return "\n".join([self.config.title, "", *lines])
+
 
 TRUTH_ROLES = frozenset({"truth", "truth_json"})
 """Roles of the simulator's answers: known to scores and tests, never to a reader or a method."""

@@ -13,8 +13,9 @@ DATA = ()
 
 
 class Options(BaseModel):
-    """genes: markers; those not in the panel are named on the figure. top: without markers, this many genes of the panel
-    in which the training units vary most. slide: the first test slide if None.
+    """genes: markers; those not in the panel are named on the figure. slide: the first test slide if None.
+
+    top: without markers, this many genes of the panel, those in which the training units vary most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

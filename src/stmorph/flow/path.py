@@ -8,6 +8,8 @@ import torch
 
 Shape = Literal["sine", "linear"]
 NoiseDerivative = Literal["paper", "code", "fixed"]
+SIGNS = {"paper": 1.0, "code": 0.0, "fixed": -1.0}
+"""Of sigma z in the velocity."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ class Path:
 
     def velocity(self, x1: torch.Tensor, noise: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return the velocity [B, ...] that is learned at x_t (eq. 9 and the switch `noise_derivative`)."""
-        sign = {"paper": 1.0, "code": 0.0, "fixed": -1.0}[self.noise_derivative]
-        return self.speed(_beside(t, x1)) * (x1 - noise) + sign * self.sigma * z
+        return self.speed(_beside(t, x1)) * (x1 - noise) + SIGNS[self.noise_derivative] * self.sigma * z
 
     def linear_velocity(self, x: torch.Tensor, t: torch.Tensor, mean: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
         """Return the best guess of the path's derivative [B, ...] that is linear in x_t alone.
@@ -54,6 +55,24 @@ class Path:
         variance = s**2 * sd**2 + (1 - s) ** 2 + fade**2
         covariance = speed * (s * sd**2 - (1 - s)) - self.sigma * fade
         return speed * mean + covariance / variance * (x - s * mean)
+
+    def velocity_of_data(self, x: torch.Tensor, t: torch.Tensor, x1: torch.Tensor) -> torch.Tensor:
+        """Return the velocity [B, ...] at x_t that follows from the picture x1 [B, ...], for t [B] below 1.
+
+        x_t - s x1 is all that is known of the two noises together, and with it both their means: the result is the mean
+        of `velocity` given x_t and x1, which is `velocity` itself where sigma is 0. It is linear in x1, so the best
+        estimate of the picture gives the best estimate of the velocity; any error in x1 is multiplied by `data_gain`.
+        """
+        t = _beside(t, x)
+        return self.data_gain(t) * x1 + self._decay(t) * x
+
+    def data_gain(self, t: torch.Tensor) -> torch.Tensor:
+        """Return by how much `velocity_of_data` grows with x1, at times t below 1; it grows without bound towards 1."""
+        return self.speed(t) - self.share(t) * self._decay(t)
+
+    def _decay(self, t: torch.Tensor) -> torch.Tensor:
+        rest, fade = 1 - self.share(t), self.sigma * (1 - t)
+        return (SIGNS[self.noise_derivative] * self.sigma * fade - self.speed(t) * rest) / (rest**2 + fade**2)
 
     def start_scale(self) -> float:
         """Return the standard deviation of x_0: the noise and the perturbation together."""

@@ -25,7 +25,7 @@ class MethodOptions(BaseModel):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a method must know of the data to build its networks; model.json holds it: sampling needs no training data."""
+    """What a method must know of the data to build networks; model.json holds it, for sampling without training data."""
 
     genes: tuple[str, ...]
     target_space: str

@@ -25,7 +25,7 @@ def train_run(
     Parameters
     ----------
     run
-        A `Run` as plain values.
+        A `Run.as_trained()`.
     files
         Named lists of paths: slides, tiles, split, panel and, where the method needs them, images, embeddings.
     out
@@ -45,9 +45,8 @@ def train_run(
         tile_px=tile_px,
         um_per_px=um_per_px,
     )
-    configured = {key: value for key, value in run.items() if key not in ("sampling", "condition")}
     digests = {
-        "config": digest_of(configured),
+        "config": digest_of(dict(run)),
         "panel": file_digest(files["panel"][0]),
         "split": file_digest(files["split"][0]),
         "data": digest_of(

@@ -63,7 +63,8 @@ _COLUMNS = [
 
 
 def _measured(cell: Mapping[str, Any], column: Mapping[str, Any], scores: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    selector = {key: column[key] for key in ("metric", "k", "gene_choice", "estimator") if column[key] is not None}
+    asked = ("metric", "k", "gene_choice", "estimator", "features", "reference")
+    selector = {key: column[key] for key in asked if column[key] is not None}
     if selector.get("k") == "panel":  # however many genes the panel has
         del selector["k"]
         selector["gene_choice"] = "all"

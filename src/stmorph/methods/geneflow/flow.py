@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ...errors import ConfigError
 from ...flow.path import Path
 from ...flow.solver import solve
 from ...randomness import normal_rows
@@ -15,15 +16,30 @@ from .options import GeneFlowOptions
 from .picture import PictureMethod
 
 PICTURES_MEASURED = 512
+LAST_MOMENT = 1e-3
+"""How long before t = 1 a network that predicts `data` is asked last: its velocity has no value at 1."""
+MOST_WEIGHT = 10.0
+"""Bound on the weight of a picture's error in the velocity's, which grows as 1 / (1 - t)^2."""
 
 
 class GeneFlow(PictureMethod):
-    """The velocity of the path from noise to pictures, learned by mean squared error; sampling follows it."""
+    """The velocity of the path from noise to pictures, learned by mean squared error; sampling follows it.
+
+    Raises
+    ------
+    ConfigError
+        The options contradict each other.
+    """
 
     Options = GeneFlowOptions
 
     def __init__(self, options: GeneFlowOptions, spec: DataSpec):
         super().__init__(options, spec)
+        if options.predicts == "data" and options.precondition:
+            raise ConfigError(
+                "geneflow's option precondition is true with predicts: data, expected only with predicts: velocity; "
+                "switch one of the two off"
+            )
         self.path = Path(options.path, options.sigma, options.noise_derivative)
         self.register_buffer("picture_mean", torch.zeros(spec.channels, 1, 1))
         self.register_buffer("picture_sd", torch.ones(spec.channels, 1, 1))
@@ -39,8 +55,16 @@ class GeneFlow(PictureMethod):
             # A constant channel would divide by nothing at t = 1.
             self.picture_sd.copy_(values.std(0, correction=0).clamp(min=0.01)[:, None, None])
 
+    def estimate(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Return the picture [B, C, H, W] that x will become, as a network that predicts `data` believes at times t."""
+        return self.unet(x, t, condition).float()
+
     def velocity(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Return the learned velocity [B, C, H, W] at x, times t [B] and embeddings [B, embedding_dim]."""
+        if self.options.predicts == "data":
+            # At t = 1 the velocity is 0 / 0: it is held from shortly before.
+            t = t.clamp(max=1 - LAST_MOMENT)
+            return self.path.velocity_of_data(x, t, self.estimate(x, t, condition))
         v = self.unet(x, t, condition).float()
         if self.options.precondition:
             v = v + self.path.linear_velocity(x, t, self.picture_mean, self.picture_sd)
@@ -53,28 +77,46 @@ class GeneFlow(PictureMethod):
         noise = torch.randn(x1.shape, generator=rng).to(x1.device)
         z = torch.randn(x1.shape, generator=rng).to(x1.device)
         condition = self.condition(batch)
-        predicted = self.velocity(self.path.point(x1, noise, z, t), t, condition)
-        velocity = functional.mse_loss(predicted, self.path.velocity(x1, noise, z, t))
+        x = self.path.point(x1, noise, z, t)
+        if self.options.predicts == "data":
+            t = t.clamp(max=1 - LAST_MOMENT)
+            error = (self.estimate(x, t, condition) - x1).square().mean((1, 2, 3))
+            velocity = (self.path.data_gain(t).square().clamp(max=MOST_WEIGHT) * error).mean()
+        else:
+            velocity = functional.mse_loss(self.velocity(x, t, condition), self.path.velocity(x1, noise, z, t))
         return self.with_encoder_losses({"velocity": velocity}, condition, x1)
 
     @torch.no_grad()
     def draw(self, batch: Batch, seeds: torch.Tensor) -> torch.Tensor:
         """Return pictures uint8 [B, draws, H, W, C]."""
-        o, (units, draws) = self.options, seeds.shape
+        units, draws = seeds.shape
         condition = self.condition(batch).repeat_interleave(draws, 0)
         start = normal_rows(seeds.flatten().tolist(), self.picture_shape).to(condition.device)
+        return self.to_pictures(self.follow(start, condition)).unflatten(0, (units, draws))
+
+    @torch.no_grad()
+    def follow(self, start: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Return where the velocity leads standard normal noise [N, C, H, W] under embeddings [N, embedding_dim].
+
+        A network that predicts `data` is followed until one step before the end, and its estimate there is the result:
+        a step of any solver across t = 1 would meet a velocity that is 0 / 0.
+        """
+        o = self.options
         if o.start_noise == "fixed":
             start = start * self.path.start_scale()
-        solution = solve(
-            lambda x, t, rows: self.velocity(x, t, condition[rows]),
+        end = 1.0
+        if o.predicts == "data":
+            end = 1 - (LAST_MOMENT if o.solver == "dopri5" else 1 / (o.steps + 1))
+        x = solve(
+            lambda x, t, rows: end * self.velocity(x, end * t, condition[rows]),
             start,
             o.solver,
             steps=o.steps,
             rtol=o.rtol,
             atol=o.atol,
             max_steps=o.max_steps,
-        )
-        return self.to_pictures(solution.x).unflatten(0, (units, draws))
+        ).x
+        return self.estimate(x, x.new_full((len(x),), end), condition) if o.predicts == "data" else x
 
     def energy_noise_shape(self) -> tuple[int, ...]:
         """Return the shape of one unit's noise in `conditional_energy`."""

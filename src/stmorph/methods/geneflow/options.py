@@ -69,6 +69,9 @@ class PictureOptions(MethodOptions):
     dropout: float = Field(0.1, ge=0, lt=1)
     patch: PositiveInt = 1
     """Side of the pixel blocks that are folded into channels before the U-Net; 1 as in the paper, more is faster."""
+    padding: Literal["zeros", "reflect", "replicate"] = "zeros"
+    """What a convolution sees beyond the tile's rim; zeros as in the public code. Tissue goes on there, which `reflect`
+    and `replicate` imitate: fewer artefacts at the rim."""
     # Differences in the U-Net and in the data it sees
     conditioning: Switch = "fixed"
     """paper: Linear(time + Linear(z)) is added; code, fixed: MLP(time) + MLP(z) scale and shift after GroupNorm."""
@@ -86,9 +89,14 @@ class GeneFlowOptions(PictureOptions):
     time_power: float = Field(1.0, gt=0)
     """Training times are u^time_power with u uniform; 1 as in the paper. A tile's overall colour is settled in the
     first tenth of the path, where alone it must be read from the genes: 2 or 3 gives short runs more of these times."""
+    predicts: Literal["velocity", "data"] = "velocity"
+    """`velocity`: the U-Net's output is the velocity, as in the paper; `data`: it estimates the picture, and the
+    velocity follows from that and the path. The loss is still the velocity's, with its weight bounded near the picture;
+    the network need not learn to subtract noise pixel by pixel. Not in the paper; for short runs."""
     precondition: bool = False
     """Not in the paper: the velocity is the U-Net's output plus the best guess linear in x_t, for the training
-    pictures' mean and spread. The noise is then subtracted from the first step on; for short runs."""
+    pictures' mean and spread. The noise is then subtracted from the first step on; for short runs. Only where the U-Net
+    predicts `velocity`."""
     noise_derivative: NoiseDerivative = "fixed"
     """paper: +sigma z (the sign of eq. 9); code: left out; fixed: -sigma z, the derivative of the path."""
     start_noise: Switch = "fixed"

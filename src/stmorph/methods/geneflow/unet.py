@@ -37,15 +37,17 @@ def zero(layer: nn.Module) -> nn.Module:
 class ResBlock(nn.Module):
     """Twice GroupNorm, SiLU, convolution, beside a skip; the condition enters between."""
 
-    def __init__(self, inputs: int, outputs: int, emb: int, dropout: float, film: bool, resample: str = ""):
+    def __init__(
+        self, inputs: int, outputs: int, emb: int, dropout: float, film: bool, padding: str, resample: str = ""
+    ):
         super().__init__()
         self.film, self.resample = film, resample
         self.norm1 = norm(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode=padding)
         self.condition = nn.Linear(emb, 2 * outputs if film else outputs)
         self.norm2 = norm(outputs)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1, padding_mode=padding))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def _resampled(self, x: torch.Tensor) -> torch.Tensor:
@@ -106,14 +108,14 @@ class UNet(nn.Module):
         )
 
         def block(inputs: int, outputs: int, resample: str = "") -> ResBlock:
-            return ResBlock(inputs, outputs, emb, o.dropout, not self.additive, resample)
+            return ResBlock(inputs, outputs, emb, o.dropout, not self.additive, o.padding, resample)
 
         def attention(width: int, factor: int) -> nn.Module:
             return Attention(width, o.head_channels) if factor in o.attention_factors else nn.Identity()
 
         folded = channels * o.patch**2
         widths = [o.base * m for m in o.multipliers]
-        self.conv_in = nn.Conv2d(folded, o.base, 3, padding=1)
+        self.conv_in = nn.Conv2d(folded, o.base, 3, padding=1, padding_mode=o.padding)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width, skips = o.base, [o.base]
         for level, target in enumerate(widths):
@@ -132,7 +134,8 @@ class UNet(nn.Module):
                     parts.append(block(target, target, "up"))
                 self.up.append(nn.ModuleList(parts))
                 width = target
-        self.out = nn.Sequential(norm(width), nn.SiLU(), zero(nn.Conv2d(width, folded, 3, padding=1)))
+        last = zero(nn.Conv2d(width, folded, 3, padding=1, padding_mode=o.padding))
+        self.out = nn.Sequential(norm(width), nn.SiLU(), last)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Return the network's output [B, C, H, W] at pictures x, times t and conditions z."""
