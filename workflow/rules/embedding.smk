@@ -6,9 +6,6 @@ rule embedding:
         tiles=paths.tiling("tiles.parquet"),
     output:
         paths.tiling("{encoder}.zarr.zip"),
-    params:
-        encoder=lambda w: study.config.encoders[w.encoder].model_dump(),
-        code=code_digest("encoders", "image.tiles"),
     log:
         paths("logs/embedding/{dataset}/{slide}/{tiles}/{encoder}.log"),
     benchmark:
@@ -20,5 +17,8 @@ rule embedding:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=240,
         gpu=lambda w: study.encoder_gpu(w.encoder),
+    params:
+        encoder=lambda w: study.config.encoders[w.encoder].model_dump(),
+        code=code_digest("encoders", "image.tiles"),
     script:
         "../scripts/embedding.py"

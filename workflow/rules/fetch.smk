@@ -5,20 +5,20 @@ if study.fetched:
     rule fetch:
         output:
             f"{study.config.downloads}/{{file}}",
-        params:
-            source=lambda w: vars(study.fetched[f"{study.config.downloads}/{w.file}"]),
         log:
             f"{study.config.downloads}/logs/{{file}}.log",
         benchmark:
             f"{study.config.downloads}/logs/{{file}}.benchmark.tsv"
+        wildcard_constraints:
+            file="(?!logs/).+",
+        localrule: True
         conda:
             "../envs/stmorph.yaml"
         threads: 1
         resources:
             mem_mb=500,
             runtime=240,
-        wildcard_constraints:
-            file="(?!logs/).+",
-        localrule: True
+        params:
+            source=lambda w: vars(study.fetched[f"{study.config.downloads}/{w.file}"]),
         script:
             "../scripts/fetch.py"

@@ -9,10 +9,6 @@ rule figure:
             category="Figures",
             labels=lambda w: {"what": study.targets[w.figure][0]},
         ),
-    params:
-        figure=lambda w: study.config.figures[w.figure].model_dump(),
-        runs=lambda w: study.figure_runs(w.figure),
-        code=lambda w: code_digest(f"figures.{study.config.figures[w.figure].kind}", "load_units"),
     log:
         paths("logs/figure/{figure}.log"),
     benchmark:
@@ -23,5 +19,9 @@ rule figure:
     resources:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=30,
+    params:
+        figure=lambda w: study.config.figures[w.figure].model_dump(),
+        runs=lambda w: study.figure_runs(w.figure),
+        code=lambda w: code_digest(f"figures.{study.config.figures[w.figure].kind}", "load_units"),
     script:
         "../scripts/figure.py"

@@ -4,10 +4,6 @@ rule importance:
         unpack(lambda w: study.importance_inputs(w.importance)),
     output:
         paths("importance/{importance}/importance.csv"),
-    params:
-        entry=lambda w: study.config.importance[w.importance].model_dump(),
-        runs=lambda w: [run.as_dict() for run in study.plan.importance_runs[w.importance]],
-        code=lambda w: study.importance_code(w.importance),
     log:
         paths("logs/importance/{importance}.log"),
     benchmark:
@@ -19,6 +15,10 @@ rule importance:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=120,
         gpu=lambda w: max(study.plan.resources(run).gpu for run in study.plan.importance_runs[w.importance]),
+    params:
+        entry=lambda w: study.config.importance[w.importance].model_dump(),
+        runs=lambda w: [run.as_dict() for run in study.plan.importance_runs[w.importance]],
+        code=lambda w: study.importance_code(w.importance),
     script:
         "../scripts/gene_importance.py"
 
@@ -36,9 +36,6 @@ rule enrichment:
             category="Gene importance",
             labels=lambda w: {"what": study.targets[w.importance][0]},
         ),
-    params:
-        entry=lambda w: study.config.importance[w.importance].model_dump(),
-        code=code_digest("runs.importance", "figures.importance"),
     log:
         paths("logs/enrichment/{importance}.log"),
     benchmark:
@@ -49,5 +46,8 @@ rule enrichment:
     resources:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=30,
+    params:
+        entry=lambda w: study.config.importance[w.importance].model_dump(),
+        code=code_digest("runs.importance", "figures.importance"),
     script:
         "../scripts/enrichment.py"

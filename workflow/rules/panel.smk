@@ -6,9 +6,6 @@ rule panel:
         list=lambda w: study.panel_file(w.panel),
     output:
         paths.split("panels/{panel}.txt"),
-    params:
-        panel=lambda w: study.config.panels[w.panel].model_dump(),
-        code=code_digest("panels"),
     log:
         paths("logs/panel/{dataset}/{split}/{panel}.log"),
     benchmark:
@@ -19,5 +16,8 @@ rule panel:
     resources:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=20,
+    params:
+        panel=lambda w: study.config.panels[w.panel].model_dump(),
+        code=code_digest("panels"),
     script:
         "../scripts/panel.py"

@@ -4,9 +4,6 @@ rule sample:
         unpack(lambda w: study.sample_inputs(study.run(w))),
     output:
         paths.run("samples.zarr.zip"),
-    params:
-        run=lambda w: study.run(w).as_dict(),
-        code=lambda w: study.code_of(study.run(w), "sample"),
     log:
         paths("logs/sample/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
     benchmark:
@@ -18,5 +15,8 @@ rule sample:
         mem_mb=lambda w, attempt: study.resources(w).mem_mb * attempt,
         runtime=lambda w: study.resources(w).runtime,
         gpu=lambda w: study.resources(w).gpu,
+    params:
+        run=lambda w: study.run(w).as_dict(),
+        code=lambda w: study.code_of(study.run(w), "sample"),
     script:
         "../scripts/sample.py"

@@ -5,11 +5,6 @@ rule score:
     output:
         scores=paths.run("scores.parquet"),
         genes=paths.run("genes.parquet"),
-    params:
-        run=lambda w: study.run(w).as_dict(),
-        scores=study.config.scores.model_dump(),
-        encoder=lambda w: study.image_encoder(study.run(w)),
-        code=code_digest("runs.score"),
     log:
         paths("logs/score/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
     benchmark:
@@ -20,5 +15,10 @@ rule score:
     resources:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=60,
+    params:
+        run=lambda w: study.run(w).as_dict(),
+        scores=study.config.scores.model_dump(),
+        encoder=lambda w: study.image_encoder(study.run(w)),
+        code=code_digest("runs.score"),
     script:
         "../scripts/score.py"

@@ -10,11 +10,6 @@ for name, dataset in study.study.datasets.items():
                     role: source.path.replace(study.slides(name)[0], "{slide}")
                     for role, source in study.sources(name, study.slides(name)[0]).items()
                 },
-            params:
-                options=lambda w, dataset=dataset: {**dataset.simulate, **dataset.slides[w.slide].simulate},
-                patient=lambda w, dataset=dataset: dataset.slides[w.slide].patient,
-                seed=study.config.seeds[0],
-                code=code_digest("simulate"),
             log:
                 paths(f"logs/simulate/{name}/{{slide}}.log"),
             benchmark:
@@ -25,6 +20,11 @@ for name, dataset in study.study.datasets.items():
             resources:
                 mem_mb=lambda w, attempt: 2000 * attempt,
                 runtime=20,
+            params:
+                options=lambda w, dataset=dataset: {**dataset.simulate, **dataset.slides[w.slide].simulate},
+                patient=lambda w, dataset=dataset: dataset.slides[w.slide].patient,
+                seed=study.config.seeds[0],
+                code=code_digest("simulate"),
             script:
                 "../scripts/simulate.py"
 
@@ -33,18 +33,18 @@ for name, dataset in study.study.datasets.items():
                 f"simulate_{name}_gene_sets"
             output:
                 study.gene_sets(name, "programmes"),
-            params:
-                code=code_digest("simulate"),
             log:
                 paths(f"logs/simulate/{name}/gene_sets.log"),
             benchmark:
                 paths(f"benchmarks/simulate/{name}/gene_sets.tsv")
+            localrule: True
             conda:
                 "../envs/stmorph.yaml"
             threads: 1
             resources:
                 mem_mb=500,
                 runtime=5,
-            localrule: True
+            params:
+                code=code_digest("simulate"),
             script:
                 "../scripts/gene_sets.py"

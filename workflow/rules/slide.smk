@@ -4,10 +4,6 @@ rule slide:
         unpack(lambda w: study.source_paths(w.dataset, w.slide)),
     output:
         paths.slide("slide.h5ad"),
-    params:
-        reader=lambda w: study.study.datasets[w.dataset].reader,
-        info=lambda w: study.slide_info(w.dataset, w.slide),
-        code=code_digest("read"),
     log:
         paths("logs/slide/{dataset}/{slide}.log"),
     benchmark:
@@ -18,5 +14,9 @@ rule slide:
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=30,
+    params:
+        reader=lambda w: study.study.datasets[w.dataset].reader,
+        info=lambda w: study.slide_info(w.dataset, w.slide),
+        code=code_digest("read"),
     script:
         "../scripts/slide.py"

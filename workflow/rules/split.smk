@@ -6,10 +6,6 @@ rule split:
     output:
         split=paths.split("split.parquet"),
         leakage=paths.split("leakage.json"),
-    params:
-        split=lambda w: study.split_config(w.split),
-        fov_um=lambda w: study.widest_fov_um(w.dataset),
-        code=code_digest("splits", "leakage"),
     log:
         paths("logs/split/{dataset}/{split}.log"),
     benchmark:
@@ -20,5 +16,9 @@ rule split:
     resources:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=10,
+    params:
+        split=lambda w: study.split_config(w.split),
+        fov_um=lambda w: study.widest_fov_um(w.dataset),
+        code=code_digest("splits", "leakage"),
     script:
         "../scripts/split.py"

@@ -11,22 +11,22 @@ rule table:
             category="Tables",
             labels=lambda w: {"what": study.targets[w.table][0]},
         ),
-    params:
-        table=lambda w: study.study.tables[w.table].model_dump(),
-        cells=lambda w: study.table_cells(w.table),
-        paper=lambda w: study.paper_of(w.table),
-        datasets=lambda w: study.datasets_of(w.table),
-        code=code_digest("tables"),
     log:
         paths("logs/table/{table}.log"),
     benchmark:
         paths("benchmarks/table/{table}.tsv")
+    localrule: True
     conda:
         "../envs/stmorph.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=5,
-    localrule: True
+    params:
+        table=lambda w: study.study.tables[w.table].model_dump(),
+        cells=lambda w: study.table_cells(w.table),
+        paper=lambda w: study.paper_of(w.table),
+        datasets=lambda w: study.datasets_of(w.table),
+        code=code_digest("tables"),
     script:
         "../scripts/table.py"

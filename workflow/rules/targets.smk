@@ -4,9 +4,9 @@ if study.config.name not in ("all", *study.targets):
     rule:
         name:
             study.config.name
-        localrule: True
         input:
             rules.all.input,
+        localrule: True
 
 
 for target, (description, files) in study.targets.items():
@@ -14,14 +14,14 @@ for target, (description, files) in study.targets.items():
     rule:
         name:
             target
-        localrule: True
         input:
             files,
+        localrule: True
 
 
 rule targets:
-    localrule: True
     log:
         paths("logs/targets.log"),
+    localrule: True
     run:
         print(study.target_list())

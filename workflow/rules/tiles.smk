@@ -8,9 +8,6 @@ rule tiles:
         image=paths.tiling("image.npy"),
         record=paths.tiling("image.json"),
         tiles=paths.tiling("tiles.parquet"),
-    params:
-        options=lambda w: study.config.tiles[w.tiles],
-        code=code_digest("image"),
     log:
         paths("logs/tiles/{dataset}/{slide}/{tiles}.log"),
     benchmark:
@@ -21,5 +18,8 @@ rule tiles:
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=60,
+    params:
+        options=lambda w: study.config.tiles[w.tiles],
+        code=code_digest("image"),
     script:
         "../scripts/tiles.py"

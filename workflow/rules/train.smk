@@ -7,10 +7,6 @@ rule train:
         record=paths.run("model.json"),
         losses=paths.run("losses.csv"),
         provenance=paths.run("provenance.json"),
-    params:
-        run=lambda w: study.run(w).as_trained(),
-        work=paths("work"),
-        code=lambda w: study.code_of(study.run(w), "train"),
     log:
         paths("logs/train/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
     benchmark:
@@ -22,5 +18,9 @@ rule train:
         mem_mb=lambda w, attempt: study.resources(w).mem_mb * attempt,
         runtime=lambda w: study.resources(w).runtime,
         gpu=lambda w: study.resources(w).gpu,
+    params:
+        run=lambda w: study.run(w).as_trained(),
+        work=paths("work"),
+        code=lambda w: study.code_of(study.run(w), "train"),
     script:
         "../scripts/train.py"
