@@ -25,7 +25,7 @@ class MethodOptions(BaseModel):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a method must know of the data to build networks; model.json holds it, for sampling without training data."""
+    """What a method must know of the data to build its networks; in model.json, so sampling needs no training data."""
 
     genes: tuple[str, ...]
     target_space: str
