@@ -1,5 +1,7 @@
 """Training mean, nearest neighbours and ridge against scikit-learn and their own definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,7 +86,7 @@ def test_ridge_equals_sklearn():
     scale = StandardScaler().fit(train.embedding[:, 0].astype(np.float64))
     known, asked = (scale.transform(u.embedding[:, 0].astype(np.float64)) for u in (train, test))
     expected = SklearnRidge(alpha=50).fit(known, train.expression.astype(np.float64)).predict(asked)
-    np.testing.assert_allclose(drawn(fitted("ridge", train), test)[:, 0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(drawn(fitted("ridge", train, penalty=50), test)[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_ridge_within_slides_is_blind_to_a_slide_offset():
@@ -95,6 +97,19 @@ def test_ridge_within_slides_is_blind_to_a_slide_offset():
     within, pooled = (fitted("ridge", train, standardise=s, penalty=1.0) for s in ("slide", "train"))
     assert pooled.weights[0].abs().min() > 5 * pooled.weights[1:].abs().max()
     assert within.weights[0].abs().max() < 5 * within.weights[1:].abs().max()
+
+
+def test_ridge_chooses_the_penalty_that_suits_the_data():
+    """Noise asks for a strong penalty, a clean linear map for a weak one; the choice looks at training slides alone."""
+    rng = np.random.default_rng(0)
+    train = made()
+    noise = replace(train, expression=rng.normal(size=train.expression.shape).astype(np.float32))
+    linear = replace(
+        train, expression=(train.embedding[:, 0] @ rng.normal(size=(5, train.expression.shape[1]))).astype(np.float32)
+    )
+    strong, weak = fitted("ridge", noise), fitted("ridge", linear)
+    np.testing.assert_array_equal(strong.weights, fitted("ridge", noise, penalty=5000.0).weights)
+    np.testing.assert_array_equal(weak.weights, fitted("ridge", linear, penalty=5.0).weights)
 
 
 def test_ridge_without_a_penalty_on_a_repeated_feature_is_refused():
