@@ -43,7 +43,7 @@ def to_html(gathered: pd.DataFrame, table: Mapping[str, Any], about: Mapping[str
     body = []
     for row, which, cells in _body(gathered, table):
         shown = "".join(
-            f"<td{' class=first' if i % len(columns) == 0 else ''}>{html.escape(cell)}</td>"
+            f"<td{' class=first' if i % len(columns) == 0 else ''}>{_two_lines(cell)}</td>"
             for i, cell in enumerate(cells)
         )
         kind = which.split()[0]  # measured, published, difference or not
@@ -64,6 +64,12 @@ def to_html(gathered: pd.DataFrame, table: Mapping[str, Any], about: Mapping[str
 def _line(cells: Sequence[str]) -> str:
     """Return a line of a Markdown table; a bar or a line break in a cell would end it."""
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _two_lines(cell: str) -> str:
+    """Return a cell's HTML with its interval below the number, so that tables stay narrow."""
+    number, bracket, interval = html.escape(cell).partition(" [")
+    return f"{number} <br><small>[{interval}</small>" if bracket else number
 
 
 def _heads(table: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -157,7 +163,8 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;max-width:110rem}
 h1{font-size:1.3rem}.banner{max-width:60rem;margin:.3rem 0}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
-tbody th{text-align:left}td.which{text-align:left;color:#666}
+tbody th{text-align:left}td.which{text-align:left;color:#666;white-space:normal;min-width:7rem;max-width:14rem}
+th,td{vertical-align:top}small{color:#777}
 thead th{border-bottom:1px solid #999}.first{border-left:1px solid #ccc}.g{text-align:center;border-left:1px solid #ccc}
 tr.published td,tr.difference td{color:#777}tr.measured td,tr.measured th,tr.not td,tr.not th{border-top:1px solid #ddd}
 ul{color:#555;max-width:70rem}
