@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from training_toys import Linear, Mean, Painter, toy_spec, toy_units
 
 from stmorph.errors import DataError, StmorphError
-from stmorph.samples.draw import conditions_of, draw_samples, draw_seeds
-from stmorph.samples.store import read_samples, sample_to_file, write_samples
+from stmorph.samples.draw import conditions_of, draw_samples, draw_seeds, sample_to_file
+from stmorph.samples.store import read_samples, write_samples
 from stmorph.training.fit import new_method
 
 HOW = {"accelerator": "cpu"}
