@@ -10,7 +10,6 @@ from ..errors import ConfigError
 from ..units import Units
 from .base import Batch, DataSpec, Method, MethodOptions
 
-
 CANDIDATES = (5.0, 50.0, 500.0, 5000.0)
 
 
@@ -18,8 +17,8 @@ class RidgeOptions(MethodOptions):
     """How strongly weights are pulled to 0, and how features and genes are centred."""
 
     penalty: Annotated[float, Field(ge=0)] | Literal["chosen"] = "chosen"
-    """Of the squared weights of standardised features; the intercept is not penalised. `chosen`: of `CANDIDATES` the one
-    with the least squared error on training slides left out one at a time (a floor should not lose by its penalty)."""
+    """Of the squared weights of standardised features; the intercept is not penalised. `chosen`: of `CANDIDATES` the
+    one with the least squared error on training slides left out one at a time (a floor should not lose by it)."""
     standardise: Literal["train", "slide"] = "train"
     """`train`: all training units together, stored for new slides. `slide`: training features and genes are z-scored
     within each slide, which takes slide effects out of the fit; predictions return by the training units' pooled mean
