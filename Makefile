@@ -28,7 +28,8 @@ demo-run:
 
 report: setup ## one self-contained HTML page of a study's tables and figures (CONFIG=config/demo.yaml REPORT=report.html)
 	@newest=$$(ls -t $(dir $(REPORT))tables/* $(dir $(REPORT))figures/* 2>/dev/null | head -1); \
-	if [ ! -e $(REPORT) ] || [ "$$newest" -nt $(REPORT) ]; then .venv/bin/snakemake --configfile $(CONFIG) --nolock --report $(REPORT) --quiet all; fi
+	if [ ! -e $(REPORT) ] || [ "$$newest" -nt $(REPORT) ]; then \
+	  .venv/bin/snakemake --configfile $(CONFIG) --nolock --report $(REPORT) >$(REPORT:.html=.log) 2>&1 || { tail -n 5 $(REPORT:.html=.log); exit 1; }; fi
 
 targets: setup ## the names of a study's tables and figures, a line each (CONFIG=config/demo.yaml)
 	@.venv/bin/snakemake --configfile $(CONFIG) --cores 1 --quiet all -- targets
