@@ -1,4 +1,7 @@
-"""Puts the demo's two telling figures into one picture for the README: python workflow/scripts/show_picture.py results/demo docs/demo.png."""
+"""Puts the demo's two telling figures into one picture for the README.
+
+python workflow/scripts/show_picture.py results/demo docs/demo.png
+"""
 
 import sys
 

@@ -79,7 +79,7 @@ def draw(runs: Sequence[Mapping[str, Any]], options: Options, files: Mapping[str
             title = label if row == 0 else ""
             if column:
                 r = _correlation(columns[0][1][:, g], values[:, g])
-                title += ("\n" if title else "") + f"r = {r:.2f}"
+                title += ("\n" if title else "") + ("r undefined" if np.isnan(r) else f"r = {r:.2f}")
             ax.set_title(title, fontsize=8)
         axes[row, 0].set_ylabel(gene, fontsize=9)
         figure.colorbar(dots, ax=axes[row, :], shrink=0.7, aspect=12, pad=0.01)
