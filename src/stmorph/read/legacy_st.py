@@ -111,7 +111,7 @@ def count_table(path: Path, symbols: dict[str, str] | None = None) -> Counts:
         if len(header) not in (table.shape[1], table.shape[1] + 1):
             raise ValueError(f"{len(header)} names in the header, {table.shape[1]} values in a row")
     barcode = table.index.astype(str).to_numpy(dtype=object)
-    if "object" in {dtype.name for dtype in set(table.dtypes)}:
+    if any(_is_text(dtype) for dtype in set(table.dtypes)):
         _raise_no_number(path, table, barcode, genes)
     matrix = scipy.sparse.csr_matrix(table.to_numpy())
     if symbols is None:
@@ -122,7 +122,7 @@ def count_table(path: Path, symbols: dict[str, str] | None = None) -> Counts:
 
 
 def _raise_no_number(path: Path, table: pd.DataFrame, barcode: np.ndarray, genes: np.ndarray) -> None:
-    for column in np.flatnonzero([dtype.kind == "O" for dtype in table.dtypes]):
+    for column in np.flatnonzero([_is_text(dtype) for dtype in table.dtypes]):
         wrong = np.flatnonzero(pd.to_numeric(table.iloc[:, column], errors="coerce").isna())
         if len(wrong):
             raise DataError(
@@ -130,3 +130,8 @@ def _raise_no_number(path: Path, table: pd.DataFrame, barcode: np.ndarray, genes
                 f"{table.iloc[wrong[0], column]!r}; expected raw counts, whole and not negative"
             )
     raise DataError(f"{path} holds values that are no numbers; expected raw counts, whole and not negative")
+
+
+def _is_text(dtype) -> bool:
+    """Return whether a column holds text: `object` before pandas 3, a string type since."""
+    return not pd.api.types.is_numeric_dtype(dtype)
