@@ -14,6 +14,8 @@ from stmorph.scores.choose import select
 from stmorph.scores.rows import read_scores
 from stmorph.simulate import causal_genes
 
+CAUSAL = {gene for genes in causal_genes().values() for gene in genes}
+
 DECOY = "SIM_DECOY"
 
 
@@ -28,14 +30,14 @@ def value(frame: pd.DataFrame, **selector) -> float:
 def programme_pcc(results: Path, label: str) -> float:
     """Return the median PCC over the programme genes of the panel, mean of the test slides."""
     genes = pd.read_parquet(results / "runs/simulated/new_patient/HMHVG" / label / "seed0/genes.parquet")
-    chosen = genes[(genes["estimator"] == "mean") & genes["gene"].isin(causal_genes())]
+    chosen = genes[(genes["estimator"] == "mean") & genes["gene"].isin(CAUSAL)]
     return float(chosen.groupby("slide")["pcc"].median().mean())
 
 
 def auc(results: Path) -> float:
     """Return the area under the curve of importance, causal genes against noise genes."""
     table = pd.read_csv(results / "importance/truth_importance/importance.csv")
-    causal = table["gene"].isin(causal_genes()).to_numpy()
+    causal = table["gene"].isin(CAUSAL).to_numpy()
     ranks = table["importance"].rank().to_numpy()
     n, m = causal.sum(), (~causal).sum()
     return float((ranks[causal].sum() - n * (n + 1) / 2) / (n * m))

@@ -139,3 +139,14 @@ def test_sparsity_is_of_the_layer_the_switch_names():
     assert sorted(n for n, w in fixed.named_parameters() if w.grad is not None) == sorted(reading)
     with pytest.raises(ConfigError, match="first_norm"):
         encoder(sparsity_of="code")
+
+
+def test_weights_that_start_at_zero_know_no_gene_until_they_learn():
+    torch.manual_seed(0)
+    options = PictureOptions(reading_start="zero", widths=(16, 8), embedding_dim=8, heads=2, relation_rank=2)
+    encoder = ExpressionEncoder(options, 12).eval()
+    x = torch.randn(5, 12, requires_grad=True)
+    embedding = encoder(x)
+    assert torch.autograd.grad(embedding.sum(), x)[0].abs().max() == 0
+    (encoder(x)[:, 0] * x[:, 3].detach()).sum().backward()
+    assert encoder.first_block.first.weight.grad.abs().max() > 0  # and they can learn

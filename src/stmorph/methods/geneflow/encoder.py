@@ -133,6 +133,11 @@ class ExpressionEncoder(nn.Module):
             nn.LayerNorm(o.embedding_dim),
         )
         self.gate = nn.Linear(o.embedding_dim, o.embedding_dim) if o.feature_gate else None
+        if o.reading_start == "zero":
+            # A gene then weighs by what was learned from it, not by where its weights began.
+            reading = self.first_block.reading() + ([self.relation.base[0].weight] if self.relation else [])
+            for weight in reading:
+                nn.init.zeros_(weight)
 
     def standardise_by(self, expression: torch.Tensor) -> None:
         """Keep the mean and standard deviation of training expression [n, G]; a constant gene keeps its scale."""

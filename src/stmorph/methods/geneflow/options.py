@@ -24,6 +24,7 @@ class PictureOptions(MethodOptions):
     """K of the gene relation; its last layer has 512 G K weights (128 million for 5000 genes at K = 50)."""
     relation_scale: float = 0.1
     relation_start: Literal["random", "zero"] = "zero"
+    reading_start: Literal["random", "zero"] = "random"
     """`zero`: V is 0 at first, so that training starts from plain expression; `random`: the layer's usual start."""
     widths: tuple[PositiveInt, PositiveInt] = (512, 256)
     heads: PositiveInt = 4
