@@ -34,6 +34,7 @@ def code_digest(*modules: str) -> str:
     return digest_of([(name, _meaning(text)) for name, text in parts])
 
 
+@cache  # every job asks for the same files
 def _meaning(source: str) -> str:
     """Return the syntax tree without docstrings (of constants too), so that a reworded one reruns nothing."""
     return ast.dump(_WithoutBareStrings().visit(ast.parse(source)))

@@ -128,7 +128,11 @@ class Plan:
 
     def run(self, dataset: str, split: str, panel: str, label: str, seed: str | int) -> Run:
         """Return the run behind a rule's wildcards."""
-        return {run.key: run for run in self.runs}[(dataset, split, panel, label, int(seed))]
+        return self._by_key[(dataset, split, panel, label, int(seed))]
+
+    @cached_property
+    def _by_key(self) -> dict[tuple, Run]:
+        return {run.key: run for run in self.runs}
 
     def table_runs(self, table: str) -> list[Run]:
         """Return the runs of a table, each once, in the table's order."""

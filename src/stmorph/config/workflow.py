@@ -25,7 +25,6 @@ class Workflow:
     study: Study
     plan: Plan
     paths: Paths
-    config_dir: Path
 
     @property
     def config(self):
@@ -45,12 +44,6 @@ class Workflow:
     def source_paths(self, dataset: str, slide: str) -> dict[str, str]:
         """Return role -> path of a slide's files, without the simulator's truth."""
         return {role: source.path for role, source in self.sources(dataset, slide).items() if role not in TRUTH_ROLES}
-
-    def truth(self, dataset: str, slide: str) -> dict[str, str]:
-        """Return the simulator's truth files of a slide; empty for measured tissue."""
-        if self.study.datasets[dataset].simulate is None:
-            return {}
-        return {role: source.path for role, source in self.sources(dataset, slide).items() if role in TRUTH_ROLES}
 
     def gene_sets(self, dataset: str, name: str) -> str:
         """Return the path of a dataset's GMT file."""
@@ -305,6 +298,6 @@ def open_study(raw: Mapping[str, Any], root: Path) -> Workflow:
         plan = Plan(study, problems)
         check_options(study, plan, problems)
         problems.stop_if_any()
-        return Workflow(study, plan, Paths(study.config.results), config_dir)
+        return Workflow(study, plan, Paths(study.config.results))
     except StmorphError as error:
         sys.exit(f"stmorph: {error}")
