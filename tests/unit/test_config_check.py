@@ -228,7 +228,7 @@ def test_a_star_must_stand_for_one_file(problems_of, tmp_path):
     ("change", "expected"),
     [
         ({"licens": "x"}, "config/datasets/toy.yaml: licens: unknown key (value 'x'); did you mean 'licence'?"),
-        ({"reader": "visum"}, "config/datasets/toy.yaml: reader: found 'visum'; did you mean 'visium'?"),
+        ({"reader": "visum"}, "config/datasets/toy.yaml: reader: reader 'visum' is unknown; did you mean 'visium'?"),
         (
             {"files": {**DATASET["files"], "imag": "x"}},
             "files: file role of reader 'visium' 'imag' is unknown; did you mean 'image'?",

@@ -16,6 +16,7 @@ rule slide:
         runtime=30,
     params:
         reader=lambda w: study.study.datasets[w.dataset].reader,
+        options=lambda w: study.reader_options(w.dataset, w.slide),
         info=lambda w: study.slide_info(w.dataset, w.slide),
         code=code_digest("read"),
     script:

@@ -3,9 +3,12 @@ from stmorph.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from stmorph.read import SlideInfo, read_slide, write_slide
+    from stmorph.read import READERS, SlideInfo, read_slide, write_slide
 
     files = {role: Path(path) for role, path in snakemake.input.items()}
-    slide = read_slide(snakemake.params.reader, files, SlideInfo(**snakemake.params.info))
+    reader = READERS[snakemake.params.reader]
+    slide = read_slide(reader, files, SlideInfo(**snakemake.params.info), reader.Options(**snakemake.params.options))
     write_slide(slide, Path(snakemake.output[0]))
-    print(f"{slide.n_obs} units, {slide.n_vars} genes; not kept: {slide.uns['stmorph']['lost']}")
+    print(
+        f"{slide.n_obs} {slide.uns['stmorph']['unit']}s, {slide.n_vars} genes; not kept: {slide.uns['stmorph']['lost']}"
+    )

@@ -52,6 +52,8 @@ def _check_datasets(study: Study, problems: Problems) -> None:
 
     for name, dataset in study.datasets.items():
         path = f"config/datasets/{name}.yaml"
+        if not problems.known(f"{path}: reader", dataset.reader, READERS, "reader"):
+            continue
         roles = READERS[dataset.reader].roles
         for slide, entry in dataset.slides.items():
             files = {**dataset.files, **entry.files}
@@ -64,6 +66,8 @@ def _check_datasets(study: Study, problems: Problems) -> None:
                     f"{path}: slides.{slide}.files",
                     f"role {role!r} is required by reader {dataset.reader!r} and missing",
                 )
+            options = {**dataset.reader_options, **entry.reader_options}
+            problems.validate(READERS[dataset.reader].Options, options, f"{path}: slides.{slide}: reader_options")
             if dataset.simulate is not None:
                 options = {**dataset.simulate, **entry.simulate}
                 problems.validate(SimulationOptions, options, f"{path}: slides.{slide}.simulate")

@@ -47,6 +47,7 @@ class SlideEntry(Closed):
     organ: str | None = None
     um_per_px: Annotated[float, Field(gt=0)] | None = None
     files: dict[str, FileEntry | str] = {}
+    reader_options: dict[str, Any] = {}
     simulate: dict[str, Any] = {}
 
 
@@ -58,13 +59,14 @@ class DatasetConfig(Closed):
     licence: str
     attribution: str
     homepage: str | None = None
-    reader: Literal["visium", "legacy_st"]
+    reader: str
+    reader_options: dict[str, Any] = {}
     platform: str
     species: Literal["human", "mouse", "simulated"]
     organ: str = "unknown"
     root: str | None = None
-    spot_diameter_um: Annotated[float, Field(gt=0)]
-    spot_pitch_um: Annotated[float, Field(gt=0)]
+    spot_diameter_um: Annotated[float, Field(gt=0)] | None = None
+    spot_pitch_um: Annotated[float, Field(gt=0)] | None = None
     files: dict[str, FileEntry | str]
     simulate: dict[str, Any] | None = None
     gene_sets: dict[Name, FileEntry | str] = {}

@@ -76,6 +76,11 @@ class Workflow:
             "attribution": parent.attribution,
         }
 
+    def reader_options(self, dataset: str, slide: str) -> dict[str, Any]:
+        """Return what a slide's reader is told; a slide's own options go before its dataset's."""
+        parent = self.study.datasets[dataset]
+        return {**parent.reader_options, **parent.slides[slide].reader_options}
+
     # --- splits and runs ---
 
     def split_config(self, split: str) -> tuple[dict[str, Any], int | None]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ConfigDict
+
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,18 +56,26 @@ class SlideInfo:
                 )
 
 
+class ReaderOptions(BaseModel):
+    """What a dataset's `reader_options` may say: a closed object without keys; readers with choices extend it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads one platform's files.
 
     roles: what each file is to the reader -> whether it must be given. Every reader has the role `image`.
-    read: (files by role, what the configuration says) -> AnnData of the units that have a position, lie in tissue and
-    have counts, sorted by barcode:
+    read: (files by role, what the configuration says, options) -> AnnData of the units that have a position, lie in
+    tissue and have counts, sorted by barcode:
     X CSR int32 raw counts [n, G]; obs array_row, array_col, in_tissue; obsm['spatial_px'] float64 [n, 2], x and y in
     pixels of the full-resolution image; var gene_id, control; uns['lost'] {reason: count}, uns['grid']
-    (`grid.Grid`), uns['duplicate_symbols'], uns['genes_without_symbol'].
+    (`grid.Grid`), uns['duplicate_symbols'], uns['genes_without_symbol']; where units are no spots uns['unit']
+    (`pseudo-spot`, `bin` or `cell`).
     `read` does not open the image.
     """
 
     roles: dict[str, bool]
-    read: Callable[[dict[str, Path], SlideInfo], "anndata.AnnData"]
+    read: Callable[[dict[str, Path], SlideInfo, ReaderOptions], "anndata.AnnData"]
+    Options: type[ReaderOptions] = ReaderOptions

@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
-from .base import Reader, SlideInfo
+from .base import Reader, ReaderOptions, SlideInfo
 from .counts import Counts, checked_counts
 from .join import join
 from .tables import check_columns, first_line, flags, numbers, reading
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("x", "y", "pixel_x", "pixel_y")
 
 
-def _read(files: dict[str, Path], info: SlideInfo) -> "anndata.AnnData":
+def _read(files: dict[str, Path], info: SlideInfo, options: ReaderOptions) -> "anndata.AnnData":
     spots = spot_table(files["positions"])
     names = gene_symbols(files["gene_names"]) if "gene_names" in files else None
     counts = count_table(files["counts"], names)

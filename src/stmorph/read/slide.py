@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..files import whole
 from ..image.source import ImageSource, check_image
-from .base import Reader, SlideInfo
+from .base import Reader, ReaderOptions, SlideInfo
 from .counts import species_of
 from .grid import Grid
 
@@ -24,7 +24,9 @@ MAX_OUTSIDE = 0.02
 """Largest fraction of the units in tissue that may lie outside the image (a registration's margin)."""
 
 
-def read_slide(reader: Reader | str, files: dict[str, Path], info: SlideInfo) -> "anndata.AnnData":
+def read_slide(
+    reader: Reader | str, files: dict[str, Path], info: SlideInfo, options: ReaderOptions | None = None
+) -> "anndata.AnnData":
     """Read a slide and check it.
 
     Parameters
@@ -35,14 +37,17 @@ def read_slide(reader: Reader | str, files: dict[str, Path], info: SlideInfo) ->
         File of every role.
     info
         What the configuration says.
+    options
+        The reader's own; None: as it begins.
 
     Returns
     -------
     anndata.AnnData
         X CSR int32 raw counts; obs_names barcodes, sorted; obs array_row, array_col, in_tissue; obsm['spatial_um']
         float64 [n, 2], x and y from the image's top-left corner; var gene_id, control; uns['stmorph']: the fields of
-        `info`, um_per_px, um_per_px_evidence, um_per_px_measured (NaN where it cannot be), image, image_width_px,
-        image_height_px, on_tissue_fraction, duplicate_symbols, genes_without_symbol, lost (JSON {reason: count}).
+        `info`, unit (`spot`, `pseudo-spot`, `bin` or `cell`), um_per_px, um_per_px_evidence, um_per_px_measured (NaN
+        where it cannot be), image, image_width_px, image_height_px, on_tissue_fraction, duplicate_symbols,
+        genes_without_symbol, lost (JSON {reason: count}).
 
     Raises
     ------
@@ -59,7 +64,9 @@ def read_slide(reader: Reader | str, files: dict[str, Path], info: SlideInfo) ->
         reader = READERS[reader]
     files = _checked_files(reader, files, info)
     image = check_image(files["image"])
-    adata = reader.read({role: path for role, path in files.items() if role != "image"}, info)
+    adata = reader.read(
+        {role: path for role, path in files.items() if role != "image"}, info, options or reader.Options()
+    )
     _check_species(adata, info, files["counts"])
 
     um_per_px, measured, evidence = _scale(adata, info, image)
@@ -74,6 +81,7 @@ def read_slide(reader: Reader | str, files: dict[str, Path], info: SlideInfo) ->
     # An h5ad holds no null: a length that is not known is NaN.
     record = {key: float("nan") if value is None else value for key, value in record.items()}
     record |= {
+        "unit": adata.uns.get("unit", "spot"),
         "um_per_px": um_per_px,
         "um_per_px_evidence": evidence,
         "um_per_px_measured": measured,

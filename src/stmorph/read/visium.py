@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
-from .base import Reader, SlideInfo
+from .base import Reader, ReaderOptions, SlideInfo
 from .counts import Counts, checked_counts
 from .join import join
 from .tables import check_columns, first_line, flags, numbers, reading
@@ -29,7 +29,7 @@ _SCALE_FACTORS = ("tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def _read(files: dict[str, Path], info: SlideInfo) -> "anndata.AnnData":
+def _read(files: dict[str, Path], info: SlideInfo, options: ReaderOptions) -> "anndata.AnnData":
     if "scalefactors" in files:
         scale_factors(files["scalefactors"])
     positions = tissue_positions(files["positions"])

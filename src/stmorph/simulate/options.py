@@ -5,11 +5,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SpaceRanger = Literal[1, 2, 4]
+Platform = Literal["visium"]
 
 
 class SimulationOptions(BaseModel):
     """The simulator's settings: a closed object, so an unknown key is an error.
 
+    platform: whose file layout is written (`layouts.LAYOUTS`).
     organ_layout: `lobules` (gland lobules, stroma, ducts) or `layers` (capsule, cortex with follicles, medulla).
     spots: in-tissue spots to reach, about; the section is made large enough.
     um_per_px: of the full-resolution image.
@@ -24,6 +26,7 @@ class SimulationOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    platform: Platform = "visium"
     organ_layout: Literal["lobules", "layers"] = "lobules"
     spots: int = Field(650, ge=20, le=4992)
     um_per_px: float = Field(1.0, ge=0.2, le=2.5)

@@ -116,12 +116,8 @@ def spot_truth(section: Section, barcode: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def simulate_slide(
-    options: SimulationOptions, out_dir: str | Path, slide: str, patient: str, seed: int
-) -> dict[str, Path]:
-    """Draw a slide and write it as Space Ranger would, with its truth; return the files by role.
-
-    The names are those of `visium_files(out_dir, options.space_ranger)`, known before anything runs.
+def write_visium_slide(options: SimulationOptions, out_dir: str | Path, slide: str, patient: str, seed: int) -> None:
+    """Draw a slide and write it as Space Ranger would, with its truth: `visium_files(out_dir, options.space_ranger)`.
 
     Raises
     ------
@@ -148,4 +144,3 @@ def simulate_slide(
     }
     with whole(files["truth_json"]) as partial:
         partial.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return files

@@ -110,6 +110,7 @@ class ExpressionEncoder(nn.Module):
             )
         self.register_buffer("mean", torch.zeros(genes))
         self.register_buffer("sd", torch.ones(genes))
+        self.hide = nn.Dropout(o.gene_dropout)
         zero = o.relation_start == "zero"
         self.relation = (
             GeneRelation(genes, o.relation_rank, o.relation_scale, o.encoder_dropout, zero) if o.gene_relation else None
@@ -149,6 +150,7 @@ class ExpressionEncoder(nn.Module):
         """Map cells [N, G] to embeddings [N, width], each alone."""
         if self.options.input_scaling == "fixed":
             x = (x - self.mean) / self.sd
+        x = self.hide(x)
         if self.relation is not None:
             x = self.relation(x)
         if self.gene_attention is not None:

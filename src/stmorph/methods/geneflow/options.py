@@ -24,8 +24,12 @@ class PictureOptions(MethodOptions):
     """K of the gene relation; its last layer has 512 G K weights (128 million for 5000 genes at K = 50)."""
     relation_scale: float = 0.1
     relation_start: Literal["random", "zero"] = "zero"
-    reading_start: Literal["random", "zero"] = "random"
     """`zero`: V is 0 at first, so that training starts from plain expression; `random`: the layer's usual start."""
+    reading_start: Literal["random", "zero"] = "random"
+    """`zero`: weights that read genes start at 0, so that a gene weighs by what was learned from it alone."""
+    gene_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a unit's genes that training hides (0 in the scale of `input_scaling`); not in the paper. Genes that
+    tell the same then share the weight, and a gene that tells nothing keeps none."""
     widths: tuple[PositiveInt, PositiveInt] = (512, 256)
     heads: PositiveInt = 4
     embedding_dim: PositiveInt = 512
