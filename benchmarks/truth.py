@@ -1,5 +1,7 @@
 """Does the truth study find what the simulator planted? Prints each question with the number that answers it.
 
+make demo && PYTHONPATH=src .venv/bin/python benchmarks/truth.py results/demo
+or, with training four times as long:
 snakemake truth --cores 2 --configfile config/truth.yaml && PYTHONPATH=src python benchmarks/truth.py results/truth
 Exits with 1 if an answer is no.
 """
@@ -36,7 +38,7 @@ def programme_pcc(results: Path, label: str) -> float:
 
 def auc(results: Path) -> float:
     """Return the area under the curve of importance, causal genes against noise genes."""
-    table = pd.read_csv(results / "importance/truth_importance/importance.csv")
+    table = pd.read_csv(results / "importance/gene_importance/importance.csv")
     causal = table["gene"].isin(CAUSAL).to_numpy()
     ranks = table["importance"].rank().to_numpy()
     n, m = causal.sum(), (~causal).sum()
@@ -44,7 +46,7 @@ def auc(results: Path) -> float:
 
 
 def enriched(results: Path) -> list[str]:
-    table = pd.read_csv(results / "importance/truth_importance/enrichment.csv")
+    table = pd.read_csv(results / "importance/gene_importance/enrichment.csv")
     return sorted(table.loc[table["fdr"] <= 0.05, "term"])
 
 

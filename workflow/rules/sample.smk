@@ -8,6 +8,7 @@ rule sample:
         paths("logs/sample/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
     benchmark:
         paths("benchmarks/sample/{dataset}/{split}/{panel}/{label}/seed{seed}.tsv")
+    priority: 1
     conda:
         "../envs/stmorph.yaml"
     threads: lambda w: study.run(w).training.get("cpu_threads", 1)

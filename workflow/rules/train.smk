@@ -11,6 +11,8 @@ rule train:
         paths("logs/train/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
     benchmark:
         paths("benchmarks/train/{dataset}/{split}/{panel}/{label}/seed{seed}.tsv")
+    # Long jobs first, or the last one runs alone at the end.
+    priority: 2
     conda:
         "../envs/stmorph.yaml"
     threads: lambda w: study.run(w).training.get("cpu_threads", 1)

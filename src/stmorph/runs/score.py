@@ -50,7 +50,7 @@ def score_run(
             units.genes,
             train.expression,
             target_space=run["target_space"],
-            k=sorted({k for k in options["k"] if k <= len(units.genes)}),
+            k=sorted(set(options["k"])),
             estimators=[*options["estimators"], "draw"],
             seed=seed,
             resamples=resamples,
