@@ -23,7 +23,9 @@ def job(snakemake: Any) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     output, terminal = os.dup(1), os.dup(2)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    # Where several processes train together each runs this script; they share the first one's log.
+    anew = 0 if int(os.environ.get("LOCAL_RANK", "0")) else os.O_TRUNC
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | anew, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

@@ -35,6 +35,44 @@ def torch_generator(*parts: str | int) -> "torch.Generator":
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
+class BatchRandom:
+    """Random numbers for the rows of a training batch, the same for a row whichever process computes it.
+
+    Every process draws for the whole batch and keeps its own rows, so that two processes with half a batch each learn
+    what one with the whole batch would.
+
+    Parameters
+    ----------
+    generator
+        A CPU generator that depends on the seed and the step alone.
+    total
+        Rows of the whole batch.
+    mine
+        The rows of this process.
+    """
+
+    def __init__(self, generator: "torch.Generator", total: int, mine: slice = slice(None)):
+        self._generator, self._total, self._mine = generator, total, mine
+
+    def normal(self, *shape: int) -> "torch.Tensor":
+        """Return standard normal numbers, float32 [rows, *shape]."""
+        import torch
+
+        return torch.randn(self._total, *shape, generator=self._generator)[self._mine]
+
+    def uniform(self) -> "torch.Tensor":
+        """Return uniform numbers from 0 below 1, float32 [rows]."""
+        import torch
+
+        return torch.rand(self._total, generator=self._generator)[self._mine]
+
+    def integers(self, high: int) -> "torch.Tensor":
+        """Return integers from 0 below `high`, int64 [rows]."""
+        import torch
+
+        return torch.randint(high, (self._total,), generator=self._generator)[self._mine]
+
+
 def normal_rows(seeds: Sequence[int], shape: Sequence[int]) -> "torch.Tensor":
     """Return standard normal noise, float32 [len(seeds), *shape], each row from its own seed alone.
 

@@ -9,6 +9,7 @@ from stmorph.errors import ConfigError
 from stmorph.methods.base import Batch, DataSpec
 from stmorph.methods.geneflow import GeneFlow
 from stmorph.methods.geneflow_diffusion import GeneFlowDiffusion, cosine_schedule
+from stmorph.randomness import BatchRandom
 from stmorph.units import Units
 
 GENES, PX = 12, 8
@@ -95,7 +96,9 @@ def test_draws_read_the_condition_but_no_picture(method):
 @pytest.mark.parametrize("method", [GeneFlow, GeneFlowDiffusion])
 def test_losses_come_from_the_given_generator(method):
     network, (batch, _) = build(method), cells_batch()
-    losses = [network.training_step(batch, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    losses = [
+        network.training_step(batch, BatchRandom(torch.Generator().manual_seed(s), len(batch))) for s in (0, 0, 1)
+    ]
     assert torch.equal(losses[0]["loss"], losses[1]["loss"]) and not torch.equal(losses[0]["loss"], losses[2]["loss"])
     parts = [value for name, value in losses[0].items() if name != "loss"]
     torch.testing.assert_close(sum(parts), losses[0]["loss"].detach())
@@ -104,7 +107,7 @@ def test_losses_come_from_the_given_generator(method):
 
 def test_untrained_velocity_is_zero_so_the_loss_is_the_targets_size():
     network, (batch, _) = build(sparsity=0.0), cells_batch(256)
-    loss = network.training_step(batch, torch.Generator().manual_seed(0))["loss"].item()
+    loss = network.training_step(batch, BatchRandom(torch.Generator().manual_seed(0), len(batch)))["loss"].item()
     # Mean of (pi/2 cos)^2 over t is pi^2/8; noise has variance 1, the perturbation sigma^2.
     expected = np.pi**2 / 8 * (1 + batch.image.square().mean().item()) + 0.05**2
     assert loss == pytest.approx(expected, rel=0.1)
@@ -121,7 +124,7 @@ def test_multi_cell_model_learns_a_colour_from_the_mean_of_cells():
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
     losses = []
     for step in range(150):
-        loss = network.training_step(batch, torch.Generator().manual_seed(step))["loss"]
+        loss = network.training_step(batch, BatchRandom(torch.Generator().manual_seed(step), len(batch)))["loss"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -219,7 +222,7 @@ def test_exact_estimate_gives_the_exact_velocity_and_no_loss():
     torch.testing.assert_close(network.velocity(x, t, network.condition(batch)), exact, rtol=1e-4, atol=1e-5)
     energy = network.conditional_energy(batch, t, torch.stack([noise, noise], 1))
     torch.testing.assert_close(energy, exact.square().sum((1, 2, 3)), rtol=1e-4, atol=1e-4)
-    assert network.training_step(batch, torch.Generator().manual_seed(0))["loss"].item() == 0
+    assert network.training_step(batch, BatchRandom(torch.Generator().manual_seed(0), len(batch)))["loss"].item() == 0
     assert network.velocity(x, torch.ones(3), network.condition(batch)).isfinite().all()
 
 
@@ -227,7 +230,7 @@ def test_loss_of_data_is_the_velocitys_up_to_a_constant_where_its_weight_is_not_
     batch, _ = cells_batch(64)
     # Times this near to the noise have weights below the bound.
     network = awake(build(predicts="data", sparsity=0.0, sigma=0.0, time_power=50), std=0.02)
-    loss = network.training_step(batch, torch.Generator().manual_seed(0))["loss"].item()
+    loss = network.training_step(batch, BatchRandom(torch.Generator().manual_seed(0), len(batch)))["loss"].item()
     rng = torch.Generator().manual_seed(0)
     t = torch.rand(64, generator=rng) ** 50
     assert t.max() < 0.9

@@ -39,7 +39,7 @@ def test_the_record_says_where_the_model_came_from(tmp_path):
     _, paths = saved(tmp_path, Linear, "linear", noise=0.2)
     record = read_record(paths[1])
     assert record["method"] == "linear" and record["family"] == "predictor" and record["seed"] == 0
-    assert record["options"] == {"dropout": 0.0, "noise": 0.2}
+    assert record["options"] == {"dropout": 0.0, "noise": 0.2, "batch_norm": True}
     assert record["digests"] == RECORD["digests"] and record["config"] == RECORD["config"]
     assert record["spec"]["genes"] == ["G0", "G1", "G2"]
     assert record["training"]["steps"] == 5 and np.isfinite(record["training"]["final_loss"])

@@ -9,6 +9,7 @@ from stmorph.errors import ConfigError
 from stmorph.methods.base import Batch, DataSpec
 from stmorph.methods.stem import Stem, StemOptions
 from stmorph.methods.stem.network import time_features
+from stmorph.randomness import BatchRandom
 from stmorph.units import Units
 
 TINY = {"blocks": 2, "heads": 2, "width": 16, "mlp_ratio": 2, "sampling_steps": 6}
@@ -52,7 +53,7 @@ def batch_of(n=4, dim=DIM, genes=GENES, seed=0) -> Batch:
 def loss_of(model, seed=0):
     rng = torch.Generator().manual_seed(seed)
     batch = Batch(expression=torch.rand(8, GENES, generator=rng) * 4, embedding=torch.randn(8, DIM, generator=rng))
-    return model.training_step(batch, torch.Generator().manual_seed(3))
+    return model.training_step(batch, BatchRandom(torch.Generator().manual_seed(3), len(batch)))
 
 
 def seeds(n, draws):
@@ -269,7 +270,9 @@ def test_it_learns_a_known_conditional_mean_and_spread(options):
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(len(y), (128,), generator=generator)
-        loss = model.training_step(Batch(expression=y[rows], embedding=e[rows]), generator)["loss"]
+        loss = model.training_step(Batch(expression=y[rows], embedding=e[rows]), BatchRandom(generator, len(rows)))[
+            "loss"
+        ]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

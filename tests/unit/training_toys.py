@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,14 @@ class Linear(Method):
     class Options(MethodOptions):
         dropout: float = 0.0
         noise: float = 0.0
+        batch_norm: bool = True
 
     def __init__(self, options, spec):
         super().__init__(options, spec)
         self.dropout = torch.nn.Dropout(options.dropout)
         self.linear = torch.nn.Linear(spec.embedding_dim, len(spec.genes))
-        self.norm = torch.nn.BatchNorm1d(spec.embedding_dim, affine=False)
+        norm = torch.nn.BatchNorm1d(spec.embedding_dim, affine=False)
+        self.norm = norm if options.batch_norm else torch.nn.Identity()
         self.register_buffer("mean", torch.zeros(len(spec.genes)))
 
     def prepare(self, units):
@@ -36,7 +39,7 @@ class Linear(Method):
         return self.linear(self.dropout(self.norm(embedding))) + self.mean
 
     def training_step(self, batch, rng):
-        noise = self.options.noise * torch.randn(batch.expression.shape, generator=rng)
+        noise = self.options.noise * rng.normal(*batch.expression.shape[1:])
         error = (self(batch.embedding) - batch.expression - noise.to(batch.expression)).square()
         return {"loss": error.mean(), "worst": error.max()}
 
@@ -57,25 +60,31 @@ class Slow(Linear):
 
 def train_to_files(folder: Path, pause: float = 0.0, identity=None, method_options=None, **changes) -> None:
     """Train a toy in `folder` and write what came out; also the body of processes that tests kill."""
+    from stmorph.training.fabric import is_helper
     from stmorph.training.fit import new_method
     from stmorph.training.logs import TrainingLogs
     from stmorph.training.loop import train
     from stmorph.training.options import TrainingOptions
+    from stmorph.training.ownership import owned
 
     units = toy_units()
     options = {"steps": 60, "batch_size": 8, "learning_rate": 0.05, "views": 2, "log_every": 3, "accelerator": "cpu"}
     how = {"dropout": 0.3, "noise": 0.1, **(method_options or {})}
     method = new_method(Slow, Slow.Options(**how), toy_spec(units), 1)
     method.pause = pause
-    trained = train(
-        method,
-        units,
-        TrainingOptions(**options | changes),
-        1,
-        folder / "work",
-        TrainingLogs(csv=folder / "losses.csv"),
-        identity or {"config": "c", "split": "s"},
-    )
+    # Fabric starts the script again for each further process; the first one has the files.
+    with nullcontext() if is_helper() else owned(folder / "work"):
+        trained = train(
+            method,
+            units,
+            TrainingOptions(**options | changes),
+            1,
+            folder / "work",
+            TrainingLogs(csv=folder / "losses.csv"),
+            identity or {"config": "c", "split": "s"},
+        )
+    if is_helper():
+        return
     torch.save(trained.method.state_dict(), folder / "weights.pt")
     (folder / "circumstances.json").write_text(json.dumps(trained.circumstances))
 

@@ -83,10 +83,6 @@ class NoiseSchedule:
         )
         return NoiseSchedule(self.alpha_bar[chosen].numpy(), self.timesteps[chosen].numpy())
 
-    def random_times(self, n: int, rng: torch.Generator, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Return n times, int64 [n], uniform over the schedule, drawn from `rng` (a CPU generator)."""
-        return torch.randint(len(self), (n,), generator=rng).to(device)
-
     def add_noise(self, x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise (Stem, section 4), [B, ...]; t int64 [B]."""
         return at(self.alpha_bar.sqrt(), t, x0) * x0 + at((1 - self.alpha_bar).sqrt(), t, x0) * noise

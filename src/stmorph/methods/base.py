@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from ..randomness import BatchRandom
 from ..units import Units
 
 Family = Literal["generator", "predictor"]
@@ -95,14 +96,19 @@ class Method(torch.nn.Module, ABC):
         self.options = options
         self.spec = spec
 
+    @classmethod
+    def needs_with(cls, options: MethodOptions) -> frozenset[Need]:
+        """Return `needs` of an object with these options."""
+        return cls.needs
+
     def prepare(self, units: Units) -> None:
         """Set buffers (means, scales) from the training units, once, before the first of its steps."""
 
-    def training_step(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    def training_step(self, batch: Batch, rng: BatchRandom) -> dict[str, torch.Tensor]:
         """Return the losses of one batch: `loss` (scalar, differentiated) and any parts worth logging.
 
-        Draw random numbers from `rng` (a CPU generator that depends on the seed and the step alone) and move them to
-        the batch's device; layers such as dropout may use torch's global generator, which the loop seeds per step.
+        Draw random numbers from `rng`, which depends on the seed, the step and the row alone, and move them to the
+        batch's device; layers such as dropout may use torch's global generator, which the loop seeds per step.
         """
         raise NotImplementedError(f"{type(self).__name__} does not train by steps")
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..diffusion.ddpm import NoiseSchedule, denoising_loss, sample
+from ..randomness import BatchRandom
 from .base import Batch, DataSpec
 from .geneflow.options import GeneFlowDiffusionOptions
 from .geneflow.picture import PictureMethod
@@ -36,11 +37,11 @@ class GeneFlowDiffusion(PictureMethod):
         # The U-Net takes times in [0, 1].
         return self.unet(x, t.float() / len(self.schedule), condition).float()
 
-    def training_step(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    def training_step(self, batch: Batch, rng: BatchRandom) -> dict[str, torch.Tensor]:
         """Return `loss` and its parts: `denoising`, `sparsity` and, where it is on, `guide`."""
         x0 = self.to_model(batch.image)
-        t = self.schedule.random_times(len(batch), rng, x0.device)
-        noise = torch.randn(x0.shape, generator=rng).to(x0.device)
+        t = rng.integers(len(self.schedule)).to(x0.device)
+        noise = rng.normal(*x0.shape[1:]).to(x0.device)
         condition = self.condition(batch)
         denoising = denoising_loss(
             self.schedule, lambda x, t: self._predict(x, t, condition), x0, t, noise, self.options.predict

@@ -10,17 +10,20 @@ from ..methods.base import DataSpec
 from ..methods.registry import load_method
 from ..model_file import ModelRecord, save_model
 from ..provenance import write_provenance
-from ..training.checkpoints import forget
+from ..training.checkpoints import Checkpoints
+from ..training.fabric import is_helper
+from ..training.finished import Finished
 from ..training.fit import fit_or_train, new_method
 from ..training.logs import TrainingLogs
-from ..training.options import TrainingOptions
+from ..training.options import HARMLESS, TrainingOptions
+from ..training.ownership import owned
 from .inputs import tile_scale, units_of
 
 
 def train_run(
     run: Mapping[str, Any], files: Mapping[str, Sequence[str]], out: Mapping[str, str], work: str, code: str
 ) -> None:
-    """Train the model of a run on its training units.
+    """Train the model of a run on its training units, or take what another copy of this job has finished.
 
     Parameters
     ----------
@@ -31,10 +34,46 @@ def train_run(
     out
         Paths: model, record, losses, provenance.
     work
-        Folder for what a resume needs; the run's own part of it is named by the digests of config, panel, split, code.
+        Folder for what a resume needs and for finished models; the run's own part of it is named by the digests of
+        config, panel, split, data and code.
     code
         Digest of the code that trains.
     """
+    digests = {
+        "config": digest_of({**run, "training": {k: v for k, v in run["training"].items() if k not in HARMLESS}}),
+        "panel": file_digest(files["panel"][0]),
+        "split": file_digest(files["split"][0]),
+        "data": digest_of(
+            [file_digest(path) for name in ("slides", "tiles", "embeddings") for path in files.get(name, [])]
+        ),
+        "code": code,
+    }
+    place = "-".join([run["dataset"], run["split"], run["panel"], run["method"], digest_of(digests)])
+    folder = Path(work) / place
+    if is_helper():  # one of several processes that train together; the first of them has the files
+        _train(run, files, None, folder, None, digests)
+        return
+    with owned(folder):
+        finished = Finished(folder)
+        if finished.place(out):
+            print(f"{run['method']} has finished before; taken from {finished.folder}, delete it to train anew")
+            return
+        tensorboard = Path(out["model"]).parent / "tensorboard"
+        kept = {name: finished.path(name, path) for name, path in out.items()}
+        _train(run, files, kept, folder, tensorboard, digests)
+        finished.keep(out)
+        finished.place(out)
+        Checkpoints(folder, {}).remove()
+
+
+def _train(
+    run: Mapping[str, Any],
+    files: Mapping[str, Sequence[str]],
+    out: Mapping[str, Path] | None,
+    folder: Path,
+    tensorboard: Path | None,
+    digests: dict[str, str],
+) -> None:
     kind = load_method(run["method"])
     units = units_of(run, files, ["train"])
     tile_px, um_per_px = tile_scale(files)
@@ -45,23 +84,13 @@ def train_run(
         tile_px=tile_px,
         um_per_px=um_per_px,
     )
-    digests = {
-        "config": digest_of(dict(run)),
-        "panel": file_digest(files["panel"][0]),
-        "split": file_digest(files["split"][0]),
-        "data": digest_of(
-            [file_digest(path) for name in ("slides", "tiles", "embeddings") for path in files.get(name, [])]
-        ),
-        "code": code,
-    }
-    place = "-".join([run["dataset"], run["split"], run["panel"], run["method"], digest_of(digests)])
-    folder = Path(work) / place
-    logs = TrainingLogs(csv=Path(out["losses"]), tensorboard=Path(out["model"]).parent / "tensorboard")
     method = new_method(kind, kind.Options(**run["options"]), spec, run["seed"])
     options = TrainingOptions(**run["training"])
     print(f"{run['method']}: {len(units)} training units, {len(units.genes)} genes", flush=True)
+    logs = TrainingLogs(csv=out and out["losses"], tensorboard=tensorboard)
     trained = fit_or_train(method, units, options, run["seed"], folder, logs, digests)
+    if out is None:
+        return
     record = ModelRecord(run["method"], run["seed"], dict(run), digests, __version__, trained.record)
     save_model(trained.method, record, out["model"], out["record"])
     write_provenance(out["provenance"], digests, run, trained.circumstances)
-    forget(folder)

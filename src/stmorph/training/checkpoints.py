@@ -1,12 +1,8 @@
 """What a killed run needs to go on, in a folder of its own outside the workflow's outputs."""
 
-import fcntl
 import json
 import logging
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +34,6 @@ class Checkpoints:
         self.identity = json.loads(json.dumps(identity, default=str))
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
-    def owned(self) -> Iterator[None]:
-        """Wait until no other process trains in the folder, and keep others away; clear what a killed one left behind.
-
-        A training may outlive the workflow that started it; its successor waits here and takes up its last checkpoint.
-        """
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.warning("another process trains in %s; waiting for its end", self.folder)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:  # some network file systems have no locks
-                log.warning("%s lies on a file system without locks; start this run only once at a time", self.folder)
-            for left in self.folder.glob(".partial-*"):
-                left.unlink()
-            yield
-
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps and drop all but the last two checkpoints.
 
@@ -79,6 +57,11 @@ class Checkpoints:
         for path in [*self.folder.glob("step-*.json"), *self.folder.glob("step-*.pt")]:
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove all checkpoints, once the model they led to is safe."""
+        for path in [*self.folder.glob("step-*.json"), *self.folder.glob("step-*.pt")]:
+            path.unlink(missing_ok=True)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Return the step and the state of the newest checkpoint that is whole and of this run; None: begin anew.
@@ -130,8 +113,3 @@ class Checkpoints:
 
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.json"), reverse=True)
-
-
-def forget(folder: str | Path) -> None:
-    """Remove a run's checkpoints, once its model file is written."""
-    shutil.rmtree(folder, ignore_errors=True)

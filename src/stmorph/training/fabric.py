@@ -1,5 +1,6 @@
 """Devices, precision and the optimiser's groups, as Lightning Fabric and torch want them."""
 
+import os
 from typing import Any
 
 import torch
@@ -25,6 +26,11 @@ def new_fabric(options: TrainingOptions) -> tuple[Any, str]:
         plugins=[LightningEnvironment()],  # a cluster's own variables must not change how many processes there are
     )
     return fabric, "bf16" if bf16 else "32"
+
+
+def is_helper() -> bool:
+    """Return whether Fabric started this process to train beside the first one: it runs the same script once more."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def parameter_groups(method: Method, options: TrainingOptions) -> list[dict[str, Any]]:

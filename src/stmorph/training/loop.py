@@ -18,7 +18,7 @@ from ..batches import Batcher, ahead, check_views, rows_of_step
 from ..digests import digest_of
 from ..errors import CheckpointError, DataError, StmorphError
 from ..methods.base import Batch, Method
-from ..randomness import seed_of, torch_generator
+from ..randomness import BatchRandom, seed_of, torch_generator
 from ..samples.draw import condition_batcher, draw_seeds
 from ..units import Units
 from .arithmetic import exact, on_cuda
@@ -66,7 +66,7 @@ def train(
     seed
         The run's seed.
     workdir
-        Folder of the checkpoints, outside the workflow's outputs; remove it with `forget` when the model is written.
+        Folder of the checkpoints, outside the workflow's outputs; only one process may work in it (`ownership.owned`).
     identity
         What else the weights depend on (digests of config, panel, split, code): a checkpoint with another is not used.
 
@@ -90,7 +90,7 @@ def train(
     }
     checkpoints = Checkpoints(Path(workdir), {**(identity or {}), **own})
     exactly = exact(options.cpu_threads, deterministic=not on_cuda(options.accelerator))
-    with checkpoints.owned(), stop_requests() as stop, exactly:
+    with stop_requests() as stop, exactly:
         return _Training(method, units, options, seed, checkpoints, logs or TrainingLogs()).run(stop)
 
 
@@ -200,13 +200,17 @@ class _Training:
 
     def _batch(self, step: int) -> Batch:
         rows, views = rows_of_step(self.seed, step, len(self.units), self.options.batch_size, self.options.views)
-        mine = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        return self.batcher.batch(rows[mine], views[mine])
+        return self.batcher.batch(rows[self._mine()], views[self._mine()])
+
+    def _mine(self) -> slice:
+        """Return which rows of a batch this process computes."""
+        return slice(self.fabric.global_rank, None, self.fabric.world_size)
 
     def _step(self, batch: Batch) -> None:
         rank = self.fabric.global_rank
         torch.manual_seed(seed_of(self.seed, "step", self.step, rank))
-        rng = torch_generator(self.seed, "step", self.step, rank, "rng")
+        generator = torch_generator(self.seed, "step", self.step, 0, "rng")
+        rng = BatchRandom(generator, self.options.batch_size, self._mine())
         rate = learning_rate_at(self.options, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -276,7 +280,8 @@ class _Training:
 
     def _save(self) -> None:
         if self.pending:
-            self._finite()  # never keep weights that a bad step has spoilt
+            # Never keep weights that a bad step has spoilt; and keep the batch's losses, not this process's share.
+            self.pending = list(self._finite().to(self.fabric.device))
         if self.fabric.is_global_zero:
             state = {
                 "method": self.method.state_dict(),

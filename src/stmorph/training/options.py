@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Accelerator = Literal["auto", "cpu", "cuda"]
 Positive = Annotated[int, Field(ge=1)]
@@ -22,6 +22,7 @@ class TrainingOptions(BaseModel):
     precision: 32, bf16 (autocast), or auto: bf16 where a CUDA device has it, else 32.
     checkpoint_minutes: time between checkpoints (0: after every step).
     log_every: steps whose mean losses make one line of the log. picture_every: steps between sample pictures (0: none).
+    devices: GPUs, or processes on a CPU, that share a batch; dropout draws for each by itself.
     views: the first so many of a tile's eight views take part in training (1: no augmentation).
     cpu_threads: a fixed number, because sums on a CPU depend on it and results must not depend on the cores granted.
     prefetch: batches made beforehand in another thread; changes no result.
@@ -52,9 +53,19 @@ class TrainingOptions(BaseModel):
     cpu_threads: Positive = 1
     prefetch: Natural = 2
 
+    @model_validator(mode="after")
+    def _even(self) -> "TrainingOptions":
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size is {self.batch_size} over {self.devices} devices; expected a multiple, so that every "
+                "device has the same share"
+            )
+        return self
 
-HARMLESS = frozenset({"checkpoint_minutes", "picture_every", "prefetch"})
-"""Options that change no weight and no line of the log; a checkpoint made with others of them may be continued."""
+
+HARMLESS = frozenset({"checkpoint_minutes", "picture_every", "prefetch", "devices"})
+"""Options that change no result (`devices`: but for the order of sums); a checkpoint made with others may be continued.
+"""
 
 
 def learning_rate_at(options: TrainingOptions, step: int) -> float:

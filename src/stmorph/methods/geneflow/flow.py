@@ -9,7 +9,7 @@ from torch.nn import functional
 from ...errors import ConfigError
 from ...flow.path import Path
 from ...flow.solver import solve
-from ...randomness import normal_rows
+from ...randomness import BatchRandom, normal_rows
 from ...units import Units
 from ..base import Batch, DataSpec
 from .options import GeneFlowOptions
@@ -70,12 +70,12 @@ class GeneFlow(PictureMethod):
             v = v + self.path.linear_velocity(x, t, self.picture_mean, self.picture_sd)
         return v
 
-    def training_step(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    def training_step(self, batch: Batch, rng: BatchRandom) -> dict[str, torch.Tensor]:
         """Return `loss` and its parts: `velocity` (eq. 10), `sparsity` and, where it is on, `guide`."""
         x1 = self.to_model(batch.image)
-        t = (torch.rand(len(batch), generator=rng) ** self.options.time_power).to(x1.device)
-        noise = torch.randn(x1.shape, generator=rng).to(x1.device)
-        z = torch.randn(x1.shape, generator=rng).to(x1.device)
+        t = (rng.uniform() ** self.options.time_power).to(x1.device)
+        noise = rng.normal(*x1.shape[1:]).to(x1.device)
+        z = rng.normal(*x1.shape[1:]).to(x1.device)
         condition = self.condition(batch)
         x = self.path.point(x1, noise, z, t)
         if self.options.predicts == "data":

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ...errors import ConfigError
 from ...units import Units
-from ..base import Batch, DataSpec, Method
+from ..base import Batch, DataSpec, Method, Need
 from .encoder import ExpressionEncoder
 from .options import PictureOptions
 from .unet import UNet
@@ -36,11 +36,15 @@ class PictureMethod(Method):
                 f"tiles are {spec.tile_px} px wide, expected a multiple of {multiple} (options patch and multipliers "
                 f"of {type(self).__name__}); choose another tile size or fewer multipliers"
             )
-        if options.encoder == "multi":
-            self.needs = self.needs | {"cells"}
+        self.needs = self.needs_with(options)
         self.encoder = ExpressionEncoder(options, len(spec.genes))
         self.unet = UNet(options, spec.channels)
         self.guide = torch.nn.Linear(options.embedding_dim, 2 * spec.channels) if options.guide else None
+
+    @classmethod
+    def needs_with(cls, options: PictureOptions) -> frozenset[Need]:
+        """Return the tiles and, where the encoder is `multi`, the cells."""
+        return cls.needs | {"cells"} if options.encoder == "multi" else cls.needs
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ...diffusion import learned_variance
 from ...diffusion.ddpm import NoiseSchedule, denoising_loss, sample
 from ...errors import ConfigError
+from ...randomness import BatchRandom
 from ...units import Units
 from ..base import Batch, DataSpec, Method, MethodOptions
 from .network import GeneDiT
@@ -119,11 +120,11 @@ class Stem(Method):
         """Return the condition vector [B, width] of embeddings [B, dim]."""
         return self.network.image((embedding - self.embedding_mean) / self.embedding_sd)
 
-    def training_step(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    def training_step(self, batch: Batch, rng: BatchRandom) -> dict[str, torch.Tensor]:
         """Return the loss: squared error of the prediction (section 4) and, with a learned variance, the bound."""
         x0 = (batch.expression - self.expression_mean) / self.expression_sd
-        t = self.schedule.random_times(len(x0), rng, x0.device)
-        noise = torch.randn(x0.shape, generator=rng).to(x0)
+        t = rng.integers(len(self.schedule)).to(x0.device)
+        noise = rng.normal(*x0.shape[1:]).to(x0)
         image = self.condition(batch.embedding)
         if self.options.variance == "paper":
             loss = denoising_loss(
