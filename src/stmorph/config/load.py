@@ -9,7 +9,8 @@ import yaml
 
 from ..errors import ConfigError
 from .check import Problems
-from .schema import DatasetConfig, MethodConfig, PaperConfig, StudyConfig, TableConfig
+from .dataset_schema import DatasetConfig
+from .schema import MethodConfig, PaperConfig, StudyConfig, TableConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a configuration may say. Every object is closed: an unknown key is an error (`check.py` tells it)."""
+"""What a study, a method and a paper may say. Every object is closed: `check.py` tells an unknown key."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,8 +8,6 @@ from ..expression import TargetSpace
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
 """Names become folders: letters, digits, `_` and `.`; `-` is kept free to join a method with its variant."""
-
-SlideName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 def _distinct(values: list) -> list:
@@ -27,50 +25,6 @@ class Closed(BaseModel):
     """A frozen object that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-# --- datasets ---------------------------------------------------------------------------------------------------------
-
-
-class FileEntry(Closed):
-    """One file of a slide: its path below the dataset's root and, for files that can be fetched, where from."""
-
-    path: str
-    url: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-
-
-class SlideEntry(Closed):
-    """One slide of a dataset. `files` overrides the dataset's templates; a bare string is a path."""
-
-    patient: Name
-    organ: str | None = None
-    um_per_px: Annotated[float, Field(gt=0)] | None = None
-    files: dict[str, FileEntry | str] = {}
-    reader_options: dict[str, Any] = {}
-    simulate: dict[str, Any] = {}
-
-
-class DatasetConfig(Closed):
-    """`config/datasets/<name>.yaml`."""
-
-    title: str
-    citation: str = ""
-    licence: str
-    attribution: str
-    homepage: str | None = None
-    reader: str
-    reader_options: dict[str, Any] = {}
-    platform: str
-    species: Literal["human", "mouse", "simulated"]
-    organ: str = "unknown"
-    root: str | None = None
-    spot_diameter_um: Annotated[float, Field(gt=0)] | None = None
-    spot_pitch_um: Annotated[float, Field(gt=0)] | None = None
-    files: dict[str, FileEntry | str]
-    simulate: dict[str, Any] | None = None
-    gene_sets: dict[Name, FileEntry | str] = {}
-    slides: Annotated[dict[SlideName, SlideEntry], Field(min_length=1)]
 
 
 # --- what a run is made of --------------------------------------------------------------------------------------------
