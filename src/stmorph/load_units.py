@@ -10,6 +10,7 @@ import pandas as pd
 from .errors import DataError
 from .expression import TargetSpace, to_target_space
 from .panels import read_panel
+from .ragged_cells import RaggedCells
 from .units import Units
 
 
@@ -56,7 +57,7 @@ def load_units(
     table = pd.read_parquet(split)
     table = table[table["role"].isin(list(roles))].sort_values(["slide", "barcode"], kind="stable")
     genes = read_panel(Path(panel)).genes
-    expression, embedding, boxes, stores, wanted_slides = [], [], [], [], []
+    expression, embedding, boxes, stores, cells, wanted_slides = [], [], [], [], [], []
     by_name = {_slide_of(file.slide): file for file in files}
     for name, file in sorted(by_name.items()):  # the order of the table
         wanted = table.loc[table["slide"] == name, "barcode"].to_numpy()
@@ -73,6 +74,9 @@ def load_units(
         measured = ~adata.var["control"].to_numpy(dtype=bool)
         library = np.asarray(adata.X[:, measured].sum(axis=1), dtype=np.float64).ravel()[rows]
         expression.append(to_target_space(adata[rows, list(genes)].X, library, target_space))
+        if "cells" in adata.uns:
+            columns = adata.var_names.get_indexer(list(genes))
+            cells.append(RaggedCells.of(adata.uns["cells"], columns, measured, target_space).take(rows))
         if file.embedding is not None:
             record = read_embedding(file.embedding)
             embedding.append(record.embedding[_positions(record.barcode, wanted, file.embedding)])
@@ -91,6 +95,7 @@ def load_units(
         expression=np.concatenate(expression) if expression else np.zeros((0, len(genes)), np.float32),
         embedding=np.concatenate(embedding) if embedding else None,
         tiles=SlideTiles.of(stores, pd.concat(boxes)) if boxes else None,
+        cells=RaggedCells.joined(cells) if cells and len(cells) == len(wanted_slides) else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Chooses the genes of a run, on the training units only (Stem, section 5.1 and 5.2; He et al. 2020)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import ConfigError, DataError
 from .files import whole
+from .gene_overlap import gene_overlap, measured_genes
 
 if TYPE_CHECKING:
     import anndata
@@ -44,7 +45,12 @@ def _matches(genes: np.ndarray, patterns: Mapping[str, str], species: str) -> np
     return np.array([bool(pattern.match(gene)) for gene in genes], dtype=bool)
 
 
-def choose_panel(slides: list["anndata.AnnData"], options: Mapping[str, Any], name: str) -> Panel:
+def choose_panel(
+    slides: list["anndata.AnnData"],
+    options: Mapping[str, Any],
+    name: str,
+    tested: Mapping[str, Collection[str]] | None = None,
+) -> Panel:
     """Return the panel.
 
     Parameters
@@ -55,6 +61,9 @@ def choose_panel(slides: list["anndata.AnnData"], options: Mapping[str, Any], na
         A `PanelConfig` as plain values.
     name
         What to call the panel in messages.
+    tested
+        Slide -> genes that it measures, for slides that are only tested: their panel's names, never their counts. A
+        gene that one of them lacks is not chosen.
 
     Notes
     -----
@@ -73,10 +82,14 @@ def choose_panel(slides: list["anndata.AnnData"], options: Mapping[str, Any], na
         "kind": options["kind"],
         "chosen on": f"{sum(s.n_obs for s in slides)} training units of {len(slides)} slides",
     }
-    common = sorted(set.intersection(*(set(s.var_names[~s.var["control"].to_numpy()]) for s in slides)))
+    measured = {str(s.uns["stmorph"]["slide"]): s.var_names[~s.var["control"].to_numpy()] for s in slides}
+    overlap = gene_overlap({**(tested or {}), **measured})
+    common = list(overlap.common)
+    if any(overlap.lacking.values()):
+        record["genes"] = overlap.sentence()
     if not common:
         raise DataError(
-            f"panel {name!r}: the training slides have no gene in common; "
+            f"panel {name!r}: the slides have no gene in common ({overlap.sentence()}); "
             "check that they name genes alike (symbols or Ensembl ids)"
         )
     if options["kind"] == "list":
@@ -210,7 +223,7 @@ def _from_file(path: Path, common: list[str], name: str) -> tuple[str, ...]:
     missing = sorted(set(listed) - set(common))
     if missing:
         raise DataError(
-            f"panel {name!r}: {len(missing)} of {len(listed)} genes of {path} are not measured on every training slide "
+            f"panel {name!r}: {len(missing)} of {len(listed)} genes of {path} are not measured on every slide "
             f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}); "
             "take them out of the file or choose other slides"
         )
@@ -231,6 +244,15 @@ def training_slides(slides: Sequence[str | Path], split: str | Path) -> list["an
         if len(wanted):
             found.append(adata[sorted(wanted)].copy())
     return found
+
+
+def split_genes(slides: Sequence[str | Path], split: str | Path) -> dict[str, tuple[str, ...]]:
+    """Return slide -> the genes it measures, for the slides that a split trains on or tests; no count is read."""
+    import pandas as pd
+
+    table = pd.read_parquet(split, columns=["slide", "role"])
+    used = set(table.loc[table["role"].isin(["train", "test"]), "slide"])
+    return {slide: genes for slide, genes in measured_genes(slides).items() if slide in used}
 
 
 def write_panel(panel: Panel, path: Path) -> None:

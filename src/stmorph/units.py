@@ -1,9 +1,12 @@
 """The units (spots, pseudo-spots, cells) of one role of a split, joined by barcode from every stage's file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+
+from .ragged_cells import RaggedCells
 
 
 class TileReader(Protocol):
@@ -22,7 +25,7 @@ class Units:
     genes: the panel. expression: float32 [n, G] in the target space.
     embedding: float32 [n, views, dim] or None; view 0 is the tile as it is.
     tiles: reader of the n tiles, or None.
-    cells: list of n float32 [n_cells_i, G] arrays, or None (spots have no cells).
+    cells: n float32 [n_cells_i, G] arrays, or None (spots have no cells).
     """
 
     slide: np.ndarray
@@ -32,7 +35,7 @@ class Units:
     expression: np.ndarray
     embedding: np.ndarray | None = None
     tiles: TileReader | None = None
-    cells: list[np.ndarray] | None = None
+    cells: Sequence[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.barcode)
@@ -52,8 +55,15 @@ class Units:
             expression=self.expression[index],
             embedding=None if self.embedding is None else self.embedding[index],
             tiles=None if self.tiles is None else ChosenTiles(self.tiles, index),
-            cells=None if self.cells is None else [self.cells[i] for i in index],
+            cells=self._cells_of(index),
         )
+
+    def _cells_of(self, index: np.ndarray) -> Sequence[np.ndarray] | None:
+        if self.cells is None:
+            return None
+        if isinstance(self.cells, RaggedCells):
+            return self.cells.take(index)
+        return [self.cells[i] for i in index]
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def test_visium_counts_and_positions_as_scanpy_reads_them(real_data):
         spot_diameter_um=55.0,
         spot_pitch_um=100.0,
     )
-    adata = READERS["visium"].read(files, info)
+    adata = READERS["visium"].read(files, info, READERS["visium"].Options())
     reference = scanpy.read_10x_h5(files["counts"])
     assert sum(adata.uns["lost"].values()) + adata.n_obs == reference.n_obs == 100
     kept = reference[adata.obs_names]

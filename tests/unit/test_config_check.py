@@ -8,8 +8,9 @@ import yaml
 from pydantic import ValidationError
 from study import DATASET, ROOT, study, write_config
 
+from stmorph.config.dataset_schema import DatasetConfig
 from stmorph.config.load import load_study
-from stmorph.config.schema import DatasetConfig, PanelConfig, SplitConfig, StudyConfig
+from stmorph.config.schema import PanelConfig, SplitConfig, StudyConfig
 from stmorph.config.workflow import open_study
 from stmorph.errors import ConfigError
 

@@ -135,7 +135,7 @@ def test_tested_slides(plan_of):
 def test_the_workflow_of_a_study(tmp_path):
     write_config(tmp_path)
     workflow = open_study(study(), tmp_path)
-    assert list(workflow.targets) == ["paper_table", "losses"]
+    assert list(workflow.targets) == ["paper_table", "losses", "quality"]
     assert workflow.targets["losses"] == ("Losses", ["results/figures/losses.png"])
     cells = workflow.table_cells("paper_table")
     assert len(cells) == 5 and all(len(cell["scores"]) == len(cell["runs"]) == 2 for cell in cells)

@@ -12,13 +12,14 @@ import yaml
 from pydantic import BaseModel
 from training_toys import toy_spec, toy_units
 
+import stmorph.config.dataset_schema
 import stmorph.config.schema
 import stmorph.encoders.facts
 import stmorph.methods
+from stmorph.config.dataset_schema import DatasetConfig
 from stmorph.config.load import load_study
 from stmorph.config.options import check_options
 from stmorph.config.plan import Plan
-from stmorph.config.schema import DatasetConfig
 from stmorph.encoders.load import ENCODERS, options_class
 from stmorph.figures import figure_kinds, load_figure
 from stmorph.methods import registry
@@ -53,17 +54,25 @@ def named_blocks() -> dict[str, str]:
 
 def configurable() -> dict[str, type[BaseModel]]:
     """Return every model that a user can configure, by module and name."""
-    schema = stmorph.config.schema
-    models = {f"config.schema.{k}": v for k, v in vars(schema).items() if _of(v, schema.Closed, schema)}
+    closed = stmorph.config.schema.Closed
+    models = {
+        f"{schema.__name__.removeprefix('stmorph.')}.{k}": v
+        for schema in (stmorph.config.schema, stmorph.config.dataset_schema)
+        for k, v in vars(schema).items()
+        if _of(v, closed, schema)
+    }
     others = [
         "image.tiles.TilingOptions",
         "image.stain_options.StainOptions",
+        "image.windows.WindowOptions",
         "training.options.TrainingOptions",
         "simulate.options.SimulationOptions",
+        "read.visium_hd.PoolOptions",
         "importance.options.ImportanceOptions",
     ]
     classes = [_load(name) for name in others]
     classes += [options_class(name) for name in ENCODERS]
+    classes += [reader.Options for reader in READERS.values()]
     classes += [load_figure(kind).Options for kind in figure_kinds()]
     classes += [registry.load_method(name).Options for name in registry.method_names()]
     models |= {f"{kind.__module__.removeprefix('stmorph.')}.{kind.__name__}": kind for kind in classes}

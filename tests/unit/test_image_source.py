@@ -156,3 +156,44 @@ def test_content_decides_not_the_name(tmp_path, picture):
 def test_scale_must_be_positive(tmp_path, picture, scale):
     with pytest.raises(ValueError, match="above 0"):
         open_image(write(tmp_path / "a.png", picture)).read(scale)
+
+
+def tiff(path, **options):
+    tifffile.imwrite(path, np.zeros((20, 30, 3), np.uint8), photometric="rgb", **options)
+    return open_image(path).scale_record
+
+
+def test_the_scale_of_the_picture_not_of_its_neighbour(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        tif.write(np.zeros((90, 80), np.uint16), metadata={"axes": "YX", "PhysicalSizeX": 9.0, "PhysicalSizeY": 9.0})
+        metadata = {"axes": "YXS", "PhysicalSizeX": 273.8, "PhysicalSizeXUnit": "nm"}
+        tif.write(np.zeros((20, 30, 3), np.uint8), photometric="rgb", metadata=metadata)
+    record = open_image(tmp_path / "a.ome.tif").scale_record
+    assert record.um_per_px == pytest.approx(0.2738) and record.evidence == "OME record"
+
+
+def test_aperio_scale_is_read_whatever_the_name(tmp_path):
+    record = tiff(tmp_path / "a.tif", description="Aperio Image Library v11\n30x20|MPP = 0.4990", metadata=None)
+    assert (record.um_per_px, record.evidence) == (0.499, "Aperio record")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, "72 dots per inch, a printer's default"),
+        ({"resolution": (1, 1), "resolutionunit": "CENTIMETER"}, "no microscope's"),
+        ({"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER"}, "0.5 um per px along x but 1 along y"),
+        ({}, "no scale in the file"),
+    ],
+)
+def test_a_scale_that_cannot_be_believed_says_why(tmp_path, options, reason):
+    record = tiff(tmp_path / "a.tif", **options)
+    assert record.um_per_px is None
+    assert reason in record.evidence
+    assert "says nothing" in record.against(0.5)
+
+
+def test_a_record_that_contradicts_the_scale_in_use_says_so(tmp_path):
+    record = tiff(tmp_path / "a.tif", resolution=(20_000, 20_000), resolutionunit="CENTIMETER")
+    assert record.against(0.501).endswith("(TIFF resolution) says 0.5000 and agrees")
+    assert "says 0.5000, a difference of +100%" in record.against(0.25)

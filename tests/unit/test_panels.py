@@ -170,7 +170,7 @@ def test_a_published_list_keeps_its_order(slides, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("PLANT1\nABSENT\nPROBE\n", r"2 of 3 genes of .* not measured on every training slide \(ABSENT, PROBE\)"),
+        ("PLANT1\nABSENT\nPROBE\n", r"2 of 3 genes of .* not measured on every slide \(ABSENT, PROBE\)"),
         ("PLANT1\nPLANT2\nPLANT1\n", "names PLANT1 more than once"),
         ("# only a comment\n\n", "names no gene"),
         (None, "does not exist"),

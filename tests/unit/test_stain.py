@@ -110,16 +110,27 @@ def test_angle_measured_along_the_square_orders_like_arctan2_and_gives_it_back()
     np.testing.assert_allclose(stain_kernels.angle_of(place), phi, atol=1e-9)
 
 
-@pytest.mark.parametrize("values", [np.arange(7.0), np.r_[np.zeros(500), 1e6], np.full(5, 2.0), np.array([3.0])])
-def test_order_statistics_are_exact(values):
+@pytest.mark.parametrize("n", [1, 2, 7, 5000])
+@pytest.mark.parametrize("colours", [1, 2, 256])
+@pytest.mark.parametrize("positive", [False, True])
+def test_order_statistics_are_exact(n, colours, positive):
     rng = np.random.default_rng(0)
-    values = rng.permutation(values)
-    ranks = np.array([0.0, 0.3, 0.99, 1.0]) * (len(values) - 1)
-    around = stain_kernels.neighbours(values, ranks)
-    ordered = np.sort(values)
-    for rank, (low, high) in zip(ranks, around):
-        assert low == ordered[int(rank)]
-        assert high == ordered[min(int(rank) + 1, len(values) - 1)]
+    pixels = rng.integers(0, colours, (n, 3)).astype(np.uint8)
+    tables = rng.normal(0, 1, (3, 256, 2))
+    t0, t1 = np.sum([tables[c][pixels[:, c]] for c in range(3)], axis=0).T
+    size = np.abs(t0) + np.abs(t1)
+    angle = np.where(t0 >= 0, t1 / size, np.where(t1 >= 0, 2 - t1 / size, -2 - t1 / size))
+    if positive:
+        one, two = np.maximum(0, t0 + 0.6 * t1), np.maximum(0, t1 + 0.6 * t0)
+        t0, t1 = np.where(t1 >= 0, np.maximum(0, t0), one), np.where(t0 >= 0, np.maximum(0, t1), two)
+    ranks = np.array([0.0, 0.3, 0.99, 1.0]) * (n - 1)
+    of_angles = stain_kernels.angle_neighbours(pixels, tables, ranks)
+    low, high = np.full(2, -20.0), np.full(2, 20.0)
+    for j, rank in enumerate(ranks):
+        around = [int(rank), min(int(rank) + 1, n - 1)]
+        np.testing.assert_allclose(of_angles[j], np.sort(angle)[around], rtol=1e-12)
+        of_amounts = stain_kernels.amount_neighbours(pixels, tables, 0.6, positive, low, high, rank)
+        np.testing.assert_allclose(of_amounts, [np.sort(t0)[around], np.sort(t1)[around]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("rule", [MACENKO, STAINTOOLS], ids=lambda r: r.name)
@@ -140,6 +151,25 @@ def test_a_map_too_steep_for_the_packed_sums_is_still_right():
     with np.errstate(over="ignore"):
         reference = float64_rule(colours, near, PUBLISHED_TARGET, MACENKO)
     assert (np.abs(transform.apply(colours).astype(int) - reference) <= 1).mean() > 0.99
+
+
+@pytest.mark.parametrize("rule", [MACENKO, STAINTOOLS], ids=lambda r: r.name)
+def test_the_short_cut_agrees_with_the_long_way(rule):
+    source = fit_stains(tile(1), rule)
+    colours = np.random.default_rng(0).integers(0, 256, (20_000, 3)).astype(np.uint8)
+    transform = StainTransform(source, PUBLISHED_TARGET, rule)
+    assert transform._packed is not None
+    short = transform.apply(colours)
+    transform._packed = None
+    assert difference(short, transform.apply(colours)) <= 1
+
+
+def test_a_target_with_a_negative_vector_takes_the_long_way():
+    target = Stains(np.array([[0.9, 0.43, -0.05], [0.1, 0.9, 0.42]]), np.array([1.5, 1.0]))
+    transform = StainTransform(fit_stains(tile(1), STAINTOOLS), target, STAINTOOLS)
+    assert transform._packed is None
+    colours = tile(2)
+    assert difference(transform.apply(colours), float64_rule(colours, transform.source, target, STAINTOOLS)) <= 1
 
 
 def test_identity_when_source_is_target():

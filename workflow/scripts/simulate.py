@@ -6,5 +6,5 @@ with job(snakemake):
     from stmorph.simulate import SimulationOptions, simulate_slide
 
     options = SimulationOptions(**snakemake.params.options)
-    out_dir = Path(snakemake.output.image).parent
+    out_dir = Path(snakemake.output.truth_json).parent
     simulate_slide(options, out_dir, snakemake.wildcards.slide, snakemake.params.patient, snakemake.params.seed)

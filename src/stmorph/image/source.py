@@ -1,30 +1,180 @@
-"""Whole-slide images of any format behind one interface: their size at once, their pixels at the scale asked for."""
+"""Whole-slide images of any format behind one interface: their size at once, and any part of them at any scale.
+
+Nothing here holds a whole slide: pixels come as a region, or as strips from top to bottom.
+"""
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from ..errors import DataError
+from .resample import resample_columns, resample_rows, windows
+from .scale_record import ScaleRecord
 
-# Slides are large by nature: Pillow's guard against decompression bombs (89 megapixels) would stop HER2ST's images.
-Image.MAX_IMAGE_PIXELS = 8_000_000_000
-
-OPENSLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms")
+OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".bif", ".vms")
 OVERVIEW_PX = 1024
 """Longer side of an overview."""
 _BLANK_STD = 2.0
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+class OpenLevel(Protocol):
+    """One stored resolution of an open image; `band_px`: rows that are best decoded together."""
+
+    band_px: int
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+        """Return the pixels of a box, uint8 [y1 - y0, x1 - x0, 3]."""
+        ...
+
+
+class ImageSource(ABC):
+    """An image on disk.
+
+    path. levels: (width, height) in px of each stored resolution, the full one first. scale_record: what the file says
+    of its scale.
+
+    The image at a scale is defined once, by `read`; `region` and `strips` give the same pixels in parts.
+    """
+
+    path: Path
+    levels: tuple[tuple[int, int], ...]
+    scale_record: ScaleRecord
+
+    @property
+    def width_px(self) -> int:
+        """Width of the full resolution."""
+        return self.levels[0][0]
+
+    @property
+    def height_px(self) -> int:
+        """Height of the full resolution."""
+        return self.levels[0][1]
+
+    @property
+    def um_per_px_embedded(self) -> float | None:
+        """What the file says of its scale, or None."""
+        return self.scale_record.um_per_px
+
+    def size(self, scale: float = 1.0) -> tuple[int, int]:
+        """Return width and height of the image at `scale`: the scaled size, rounded."""
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale is {scale}; expected a number above 0")
+        return max(1, round(self.width_px * scale)), max(1, round(self.height_px * scale))
+
+    def read(self, scale: float = 1.0) -> np.ndarray:
+        """Return the image at `scale` (pixels given per pixel stored), uint8 [H, W, 3], RGB.
+
+        Reduction averages over the area it covers (Lanczos kernel, antialiased), from the nearest stored resolution
+        that is not coarser.
+
+        Raises
+        ------
+        DataError
+            The file is truncated or damaged, or not an 8-bit colour image.
+        """
+        width, height = self.size(scale)
+        out = np.empty((height, width, 3), np.uint8)
+        for top, pixels in self.strips(scale):
+            out[top : top + len(pixels)] = pixels
+        return out
+
+    def region(self, x_px: int, y_px: int, width_px: int, height_px: int, scale: float = 1.0) -> np.ndarray:
+        """Return a box of the image at `scale`, uint8 [height_px, width_px, 3]; of a tiled file only it is decoded.
+
+        Parameters
+        ----------
+        x_px, y_px, width_px, height_px
+            The box, in pixels of the image at `scale`.
+        scale
+            As for `read`.
+
+        Raises
+        ------
+        DataError
+            The box leaves the image; or as `read`.
+        """
+        across, down = self.size(scale)
+        if min(x_px, y_px) < 0 or min(width_px, height_px) < 1 or x_px + width_px > across or y_px + height_px > down:
+            raise DataError(
+                f"{self.path} has {across} x {down} px at scale {scale:g}, but {width_px} x {height_px} px at ({x_px}, "
+                f"{y_px}) were asked for; expected a box inside the image: correct it"
+            )
+        level = self._level_for(across, down)
+        columns, rows = (windows(*sizes) for sizes in zip(self.levels[level], (across, down)))
+        columns = columns and columns.part(x_px, x_px + width_px)
+        rows = rows and rows.part(y_px, y_px + height_px)
+        x0, x1 = columns.needed if columns else (x_px, x_px + width_px)
+        y0, y1 = rows.needed if rows else (y_px, y_px + height_px)
+        with self.decoded(level) as source:
+            return resample_rows(resample_columns(source.read(x0, y0, x1, y1), columns, x0), rows, y0)
+
+    def strips(self, scale: float = 1.0) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the image at `scale` from top to bottom as (first row, uint8 [h, W, 3]); each part is decoded once.
+
+        Strips are as high as the file's own tiles make them. At a time a band of the image's width is held.
+
+        Raises
+        ------
+        DataError
+            As `read`.
+        """
+        across, down = self.size(scale)
+        level = self._level_for(across, down)
+        wide, high = self.levels[level]
+        columns, rows = windows(wide, across), windows(high, down)
+        waiting, first, done = np.empty((0, across, 3), np.uint8), 0, 0
+        with self.decoded(level) as source:
+            for top in range(0, high, source.band_px):
+                bottom = min(high, top + source.band_px)
+                band = resample_columns(source.read(0, top, wide, bottom), columns)
+                if rows is None:
+                    yield top, band
+                    continue
+                waiting = np.concatenate([waiting, band]) if len(waiting) else band
+                ready = done + int(np.searchsorted((rows.first + rows.count)[done:], bottom, side="right"))
+                if ready > done:
+                    yield done, resample_rows(waiting, rows.part(done, ready), first)
+                    done = ready
+                    kept = int(rows.first[done]) if done < down else bottom
+                    waiting, first = waiting[kept - first :], kept
+
+    def overview(self) -> np.ndarray:
+        """Return the image reduced to at most `OVERVIEW_PX` on its longer side, uint8 [h, w, 3]; decoded once."""
+        return self._overview
+
+    @cached_property
+    def _overview(self) -> np.ndarray:
+        with decoding(self.path):
+            return self._overview_of(*self.size(min(1.0, OVERVIEW_PX / max(self.width_px, self.height_px))))
+
+    def _overview_of(self, width: int, height: int) -> np.ndarray:
+        return self.read(min(1.0, OVERVIEW_PX / max(self.width_px, self.height_px)))
+
+    def _level_for(self, width: int, height: int) -> int:
+        """Return the coarsest stored resolution that is still as fine as asked for."""
+        fine = [level for level, (across, down) in enumerate(self.levels) if across >= width and down >= height]
+        return max(fine, default=0)
+
+    @contextmanager
+    def decoded(self, level: int = 0) -> Iterator[OpenLevel]:
+        """Open one stored resolution for many reads; what goes wrong in them is one sentence, a `DataError`."""
+        with decoding(self.path), self.opened(level) as source:
+            yield source
+
+    @abstractmethod
+    def opened(self, level: int = 0) -> AbstractContextManager[OpenLevel]:
+        """Open one stored resolution, for many reads."""
+
+
 @contextmanager
-def _decoding(path: Path) -> Iterator[None]:
+def decoding(path: Path) -> Iterator[None]:
     """Turn every library's failure to decode `path` into one sentence."""
     try:
         yield
@@ -38,150 +188,42 @@ def _decoding(path: Path) -> Iterator[None]:
         ) from error
 
 
-class ImageSource(ABC):
-    """An image on disk.
-
-    path; width_px, height_px: of the full resolution; um_per_px_embedded: what the file says of its scale, or None.
-    """
-
-    path: Path
-    width_px: int
-    height_px: int
-    um_per_px_embedded: float | None = None
-
-    def read(self, scale: float = 1.0) -> np.ndarray:
-        """Return the image at `scale` (pixels given per pixel stored), uint8 [H, W, 3], RGB.
-
-        H and W are the scaled size, rounded; reduction averages over the area it covers (Lanczos kernel, antialiased).
-        The whole image is decoded at the nearest stored resolution that is not coarser.
-
-        Raises
-        ------
-        DataError
-            The file is truncated or damaged, or not an 8-bit colour image.
-        """
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale is {scale}; expected a number above 0")
-        with _decoding(self.path):
-            return self._scaled(*self._size(scale))
-
-    def overview(self) -> np.ndarray:
-        """Return the image reduced to at most `OVERVIEW_PX` on its longer side, uint8 [h, w, 3]; decoded once."""
-        return self._overview
-
-    @cached_property
-    def _overview(self) -> np.ndarray:
-        with _decoding(self.path):
-            return self._scaled(*self._size(min(1.0, OVERVIEW_PX / max(self.width_px, self.height_px))), draft=True)
-
-    def _size(self, scale: float) -> tuple[int, int]:
-        return max(1, round(self.width_px * scale)), max(1, round(self.height_px * scale))
-
-    @abstractmethod
-    def _scaled(self, width: int, height: int, draft: bool = False) -> np.ndarray:
-        """Return the image resampled to a size; `draft` allows a coarser kernel where that is much faster."""
-
-
-class _PillowSource(ImageSource):
-    """JPEG, PNG and whatever else Pillow opens."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        with _decoding(path), Image.open(path) as image:
-            self.width_px, self.height_px = image.size
-            dpi = image.info.get("dpi", (0, 0))[0]
-            _check_mode(path, image.mode)
-        self.um_per_px_embedded = _plausible(25_400 / float(dpi)) if dpi else None
-
-    def _scaled(self, width: int, height: int, draft: bool = False) -> np.ndarray:
-        with Image.open(self.path) as image:
-            if draft:
-                image.draft("RGB", (width, height))  # JPEG alone: decodes at 1/2, 1/4 or 1/8
-            return np.asarray(_resized(_rgb(image), width, height))
-
-
-class _TiffSource(ImageSource):
-    """TIFF, BigTIFF and OME-TIFF, with or without a pyramid."""
-
-    def __init__(self, path: Path):
-        import tifffile
-
-        self.path = path
-        with _decoding(path), tifffile.TiffFile(path) as tif:
-            if not tif.series:
-                raise DataError(f"{path} holds no image; expected a whole-slide image: download it again")
-            self._series = max(range(len(tif.series)), key=lambda k: tif.series[k].size)
-            series = tif.series[self._series]
-            page = series.keyframe
-            _check_complete(path, series.levels)
-            self.height_px, self.width_px, samples = _yxs_shape(path, series.axes, series.shape)
-            if samples not in (3, 4) or series.dtype != np.uint8:
-                raise DataError(
-                    f"{path} holds {samples} channel(s) of {series.dtype}; expected H&E in colour, 3 channels of "
-                    "uint8: give the H&E image"
-                )
-            self.um_per_px_embedded = _ome_um_per_px(tif.ome_metadata) or _tag_um_per_px(page)
-
-    def _scaled(self, width: int, height: int, draft: bool = False) -> np.ndarray:
-        import tifffile
-
-        with tifffile.TiffFile(self.path) as tif:
-            series = tif.series[self._series]
-            for level in reversed(series.levels):  # the coarsest level that is still fine enough
-                rows, columns, _ = _yxs_shape(self.path, level.axes, level.shape)
-                if columns >= width and rows >= height:
-                    break
-            else:
-                level = series.levels[0]
-            pixels = _to_yxs(level.asarray(), level.axes)
-        return np.asarray(_resized(_rgb(Image.fromarray(pixels)), width, height))
-
-
-class _OpenSlideSource(ImageSource):
-    """Scanner vendors' formats, through OpenSlide."""
-
-    def __init__(self, path: Path):
-        import openslide
-
-        self.path = path
-        with _decoding(path), openslide.OpenSlide(path) as slide:
-            self.width_px, self.height_px = slide.dimensions
-            mpp = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
-        self.um_per_px_embedded = _plausible(float(mpp)) if mpp else None
-
-    def _scaled(self, width: int, height: int, draft: bool = False) -> np.ndarray:
-        import openslide
-
-        with openslide.OpenSlide(self.path) as slide:
-            fine = [
-                level
-                for level, (columns, rows) in enumerate(slide.level_dimensions)
-                if columns >= width and rows >= height
-            ]
-            level = max(fine, default=0)
-            region = slide.read_region((0, 0), level, slide.level_dimensions[level])
-        return np.asarray(_resized(_rgb(region), width, height))
-
-
 def open_image(path: str | Path) -> ImageSource:
     """Open an image; its size is known at once, no pixel is decoded.
 
     What the file holds decides, not its name, except for scanners' formats (`OPENSLIDE_SUFFIXES`), which are TIFF to
-    the eye and need OpenSlide.
+    the eye and need OpenSlide. SVS is read as the TIFF it is, by OpenSlide only where that is not enough.
 
     Raises
     ------
     DataError
         The file is missing, is no image, is not in colour, or (TIFF) ends before its last tile.
     """
+    from .openslide_source import OpenSlideSource, is_slide
+    from .pillow_source import PillowSource
+    from .tiff_source import APERIO_YCBCR, SparseTiffError, TiffSource
+    from .zarr_source import ZarrSource, is_zarr
+
     path = Path(path)
+    if is_zarr(path):
+        return ZarrSource(path)
     if not path.is_file():
         raise DataError(f"{path}, an image, does not exist; correct the path or download it")
-    if path.suffix.lower() in OPENSLIDE_SUFFIXES:
-        return _OpenSlideSource(path)
+    suffix = path.suffix.lower()
+    if suffix in OPENSLIDE_SUFFIXES:
+        return OpenSlideSource(path)
     with path.open("rb") as file:
         magic = file.read(4)
-    return _TiffSource(path) if magic in _TIFF_MAGIC else _PillowSource(path)
+    if magic not in _TIFF_MAGIC:
+        return OpenSlideSource(path) if suffix == ".svs" else PillowSource(path)
+    try:
+        source = TiffSource(path)
+    except SparseTiffError:
+        # Scanners leave out what they did not scan; OpenSlide knows what stands for it.
+        if is_slide(path):
+            return OpenSlideSource(path)
+        raise
+    return OpenSlideSource(path) if source.compression == APERIO_YCBCR else source
 
 
 def check_image(path: str | Path) -> ImageSource:
@@ -200,78 +242,3 @@ def check_image(path: str | Path) -> ImageSource:
             "H&E image, or download it again"
         )
     return source
-
-
-def _check_mode(path: Path, mode: str) -> None:
-    if mode not in ("RGB", "RGBA", "RGBX", "P", "CMYK", "YCbCr"):
-        raise DataError(f"{path} is not in colour (Pillow's mode {mode}); expected H&E in RGB: give the H&E image")
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "P"):
-        image = image.convert("RGBA")
-        # Where nothing was scanned is as white as glass.
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _yxs_shape(path: Path, axes: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    size = dict(zip(axes, shape))
-    if len(axes) != len(size) or not {"Y", "X"} <= set(size):
-        raise DataError(f"{path} has the axes {axes}; expected one picture with the axes YXS: give the H&E image")
-    others = {axis: n for axis, n in size.items() if axis not in "YXSC" and n > 1}
-    if others or (size.get("S", 1) > 1 and size.get("C", 1) > 1):
-        raise DataError(
-            f"{path} is a stack of pictures (axes {axes}, {shape}); expected one picture: give the H&E image"
-        )
-    return size["Y"], size["X"], size.get("S", 1) * size.get("C", 1)
-
-
-def _to_yxs(pixels: np.ndarray, axes: str) -> np.ndarray:
-    channel = "S" if "S" in axes and pixels.shape[axes.index("S")] > 1 else "C"
-    order = [axes.index(axis) for axis in ("Y", "X", channel)]
-    others = [k for k in range(pixels.ndim) if k not in order]
-    return np.ascontiguousarray(pixels.transpose(*order, *others).reshape([pixels.shape[k] for k in order]))
-
-
-def _check_complete(path: Path, levels: list) -> None:
-    size = path.stat().st_size
-    for level in levels:
-        for page in level.pages:
-            if page is None:
-                continue
-            ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts)]
-            if not ends or max(ends) > size or 0 in page.databytecounts:
-                raise DataError(
-                    f"{path} has {size} bytes, but its pixels end at byte {max(ends, default=0)} or are partly "
-                    "missing; expected a whole TIFF: download it again"
-                )
-
-
-def _plausible(um_per_px: float) -> float | None:
-    # 72, 96 or 300 dots per inch is a printer's default, not a microscope's scale.
-    return um_per_px if 0.02 < um_per_px < 20 else None
-
-
-def _tag_um_per_px(page) -> float | None:
-    resolution, unit = page.tags.valueof("XResolution"), page.tags.valueof("ResolutionUnit")
-    um = {2: 25_400.0, 3: 10_000.0}.get(unit)
-    if not resolution or um is None or not resolution[0] or not resolution[1]:
-        return None
-    return _plausible(um * resolution[1] / resolution[0])
-
-
-def _ome_um_per_px(ome: str | None) -> float | None:
-    if not ome:
-        return None
-    size = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', ome)
-    unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', ome)
-    um = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}.get(unit.group(1) if unit else "µm")
-    return _plausible(float(size.group(1)) * um) if size and um else None

@@ -61,10 +61,11 @@ def fit_stains(pixels: np.ndarray, rule: Rule = RULES["macenko"]) -> Stains | No
         None where there are no two stains to find: fewer than 1 % (or 50) stained pixels, or all of one colour.
     """
     pixels = _flat(pixels)
-    gate, limit = rule.gate
-    count, total, products = kernels.moments(pixels, rule.density, gate, limit)
+    stained = kernels.stained(pixels, *rule.gate)
+    count = len(stained)
     if count < max(MIN_PIXELS, MIN_STAINED * len(pixels)):
         return None
+    total, products = kernels.moments(stained, rule.density)
     mean = total / count
     values, vectors = np.linalg.eigh((products - count * np.outer(mean, mean)) / (count - 1))
     if values[1] < 1e-7:  # one colour, or shades of one stain: no plane
@@ -72,15 +73,21 @@ def fit_stains(pixels: np.ndarray, rule: Rule = RULES["macenko"]) -> Stains | No
     plane = vectors[:, [2, 1]]
     plane = plane * np.where([mean @ plane[:, 0] < 0, plane[0, 1] < 0], -1, 1)
 
-    place = kernels.angles(pixels, _sums(rule.density, plane), gate, limit, count)
-    extremes = _percentiles(place, (rule.alpha, 100 - rule.alpha), kernels.angle_of)
+    ranks = np.array([rule.alpha, 100 - rule.alpha]) / 100 * (count - 1)
+    around = kernels.angle_of(kernels.angle_neighbours(stained, _sums(rule.density, plane), ranks))
+    extremes = _between(around, ranks)
     found = (plane @ np.array([np.cos(extremes), np.sin(extremes)])).T
     matrix = found[np.argsort(-found[:, 0], kind="stable")]  # haematoxylin absorbs more red
     matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    if np.linalg.norm(np.cross(*matrix)) < 1e-3:
+    if 1 - min(_overlap(matrix), 1.0) ** 2 < 1e-6:  # the square of the sine between unit vectors
         return None
-    amounts = kernels.concentrations(pixels, *_solvers(matrix, rule), rule.positive)
-    strength = np.array([_percentiles(row, (rule.strength_percentile,))[0] for row in amounts])
+    free, overlap = _free(matrix, rule), _overlap(matrix)
+    low, high = free.min(axis=1).sum(axis=0), free.max(axis=1).sum(axis=0)
+    if rule.positive:
+        low, high = np.zeros(2), np.maximum(high, high + overlap * high[::-1])
+    rank = rule.strength_percentile / 100 * (len(pixels) - 1)
+    around = kernels.amount_neighbours(pixels, free, overlap, rule.positive, low, np.maximum(high, low + 1e-9), rank)
+    strength = _between(around, rank)
     return Stains(matrix, strength) if strength.min() > 1e-6 else None
 
 
@@ -90,10 +97,24 @@ class StainTransform:
     def __init__(self, source: Stains, target: Stains = PUBLISHED_TARGET, rule: Rule = RULES["macenko"]):
         self.source, self.target, self.rule = source, target, rule
         self._recompose = (target.strength / source.strength)[:, None] * target.matrix  # [2, 3]
-        self._packed = None
-        if not rule.positive:
-            # Least squares without constraint is linear, so the whole map is one matrix on optical density.
+        # The whole map is one linear map of optical density, or, with non-negative amounts, one for each pair of signs.
+        self._signs = None
+        if rule.positive:
+            self._packed = self._positive_maps()
+        else:
             self._packed = kernels.packed_tables(rule.density, self._recompose.T @ np.linalg.pinv(source.matrix.T))
+
+    def _positive_maps(self) -> np.ndarray | None:
+        rule, matrix, recompose = self.rule, self.source.matrix, self._recompose
+        if recompose.min() < 0:
+            return None  # a negative amount alone would not become white, as no amount does
+        self._signs = kernels.packed_signs(_free(matrix, rule))
+        both = np.linalg.inv(matrix @ matrix.T)
+        linear = [np.outer(recompose[k], matrix[k]) for k in (0, 1)] + [recompose.T @ both @ matrix]
+        constant = [recompose[0], recompose[1], both.sum(axis=1) @ recompose]
+        packed = kernels.packed_tables(rule.density, np.stack(linear), -rule.penalty * np.stack(constant))
+        # Where both are negative the first alone is so too: brighter than light, which is white.
+        return None if self._signs is None or packed is None else packed[[0, 0, 1, 2]]
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Return `pixels` (uint8 [..., 3]) with the target's stains, a new array of the same shape.
@@ -103,11 +124,13 @@ class StainTransform:
         flat = _flat(pixels)
         out = np.empty_like(flat)
         grey = kernels.exponential_table(self.rule.intensity, self.rule.truncate)
-        if self._packed is not None:
+        if self._packed is not None and self.rule.positive:
+            kernels.apply_packed_positive(flat, self._signs, self._packed, grey, out)
+        elif self._packed is not None:
             kernels.apply_packed(flat, self._packed, grey, out)
         else:
-            solvers = _solvers(self.source.matrix, self.rule)
-            kernels.apply_stains(flat, *solvers, self.rule.positive, self._recompose, grey, out)
+            free, overlap = _free(self.source.matrix, self.rule), _overlap(self.source.matrix)
+            kernels.apply_stains(flat, free, overlap, self.rule.positive, self._recompose, grey, out)
         return out.reshape(pixels.shape)
 
 
@@ -211,19 +234,18 @@ def _sums(density: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(density[None, :, None] * weights[:, None, :])
 
 
-def _solvers(matrix: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tables of both stains' amounts together, and of each alone, for the kernels."""
+def _free(matrix: np.ndarray, rule: Rule) -> np.ndarray:
+    """Return the table [3, 256, 2] whose three looked-up entries sum to both stains' amounts, without constraint."""
     inverse = np.linalg.inv(matrix @ matrix.T)
     free = _sums(rule.density, matrix.T @ inverse)
-    alone = _sums(rule.density, matrix.T)
     free[0] -= rule.penalty * inverse.sum(axis=1)
-    alone[0] -= rule.penalty
-    return free, alone
+    return free
 
 
-def _percentiles(values: np.ndarray, percents: tuple[float, ...], transform=lambda x: x) -> np.ndarray:
-    """Return percentiles as `numpy.percentile` of transform(values) does, for a transform that keeps the order."""
-    ranks = np.array(percents) / 100 * (len(values) - 1)
-    around = transform(kernels.neighbours(values, ranks))
-    part = ranks - np.floor(ranks)
-    return around[:, 0] + part * (around[:, 1] - around[:, 0])
+def _overlap(matrix: np.ndarray) -> float:
+    return float(matrix[0] @ matrix[1])
+
+
+def _between(neighbours: np.ndarray, rank: np.ndarray | float) -> np.ndarray:
+    """Return percentiles as `numpy.percentile` interpolates them, of order statistics [k, 2] around `rank` ([k])."""
+    return neighbours[:, 0] + (rank - np.floor(rank)) * (neighbours[:, 1] - neighbours[:, 0])

@@ -14,7 +14,8 @@ STEPS = 4096  # steps of the exponential's table per unit of optical density: 3 
 REACH = 32  # the table covers optical densities of -REACH to REACH
 FIELD = 21  # bits a channel takes in a packed sum
 _MASK = np.uint64((1 << FIELD) - 1)
-_BINS = 4096
+BINS = 4096
+"""Of the histograms that find order statistics."""
 
 
 @lru_cache(maxsize=8)
@@ -25,34 +26,39 @@ def exponential_table(intensity: float, truncate: bool) -> np.ndarray:
     return np.clip(np.floor(grey) if truncate else np.rint(grey), 0, 255).astype(np.uint8)
 
 
-def packed_tables(density: np.ndarray, matrix: np.ndarray) -> np.ndarray | None:
-    """Pack the linear map `matrix` of optical density into one integer a channel and value.
+def packed_tables(density: np.ndarray, matrix: np.ndarray, constant: np.ndarray | None = None) -> np.ndarray | None:
+    """Pack linear maps of optical density into one integer a channel and value.
 
     Parameters
     ----------
     density
         float64 [256], optical density of each grey level.
     matrix
-        float64 [3, 3], output optical density = matrix @ input optical density.
+        float64 [..., 3, 3], output optical density = matrix @ input optical density + constant.
+    constant
+        float64 [..., 3], if any.
 
     Returns
     -------
     numpy.ndarray or None
-        uint64 [3, 256]; the sum of three entries holds the three table indices. None where a sum could leave the
+        uint64 [..., 3, 256]; the sum of three entries holds the three table indices. None where a sum could leave the
         exponential's table (a map too steep for this short cut).
     """
-    terms = matrix.T[:, :, None] * density[None, None, :]  # [input channel, output channel, value]
-    low, high = terms.min(axis=2).sum(axis=0), terms.max(axis=2).sum(axis=0)
-    if not (np.isfinite(terms).all() and low.min() > 1 - REACH and high.max() < REACH - 1):
+    terms = np.swapaxes(matrix, -1, -2)[..., None] * density  # [..., input channel, output channel, value]
+    if constant is not None:
+        terms[..., 0, :, :] += constant[..., None]
+    lowest, highest = terms.min(axis=-1), terms.max(axis=-1)
+    inside = lowest.sum(axis=-2).min() > 1 - REACH and highest.sum(axis=-2).max() < REACH - 1
+    if not (inside and np.isfinite(terms).all()):
         return None
     # Each term gets its own offset, so that entries are non-negative and no channel borrows from its neighbour.
-    offset = np.ceil(-terms.min(axis=2) * STEPS) + 1
-    offset[2] = REACH * STEPS - offset[0] - offset[1]
-    entries = np.rint(terms * STEPS) + offset[:, :, None]
+    offset = np.ceil(-lowest * STEPS) + 1
+    offset[..., 2, :] = REACH * STEPS - offset[..., 0, :] - offset[..., 1, :]
+    entries = np.rint(terms * STEPS) + offset[..., None]
     if entries.min() < 0:
         return None
     entries = entries.astype(np.uint64)
-    return entries[:, 0] | (entries[:, 1] << np.uint64(FIELD)) | (entries[:, 2] << np.uint64(2 * FIELD))
+    return entries[..., 0, :] | (entries[..., 1, :] << np.uint64(FIELD)) | (entries[..., 2, :] << np.uint64(2 * FIELD))
 
 
 @njit(cache=True, nogil=True)
@@ -68,136 +74,218 @@ def apply_packed(pixels, tables, grey, out):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _two_stains(r, g, b, free, alone, positive):
-    """Return both concentrations of one pixel.
+def _non_negative(first, second, overlap):
+    """Return the non-negative amounts of two stains from the unconstrained ones, `overlap` the vectors' product.
 
-    `free` [3, 256, 2] sums to the unconstrained solution, `alone` [3, 256, 2] to each stain's solution without the
-    other. With two stains of an acute angle the non-negative solution is: both if both are, else the other one alone.
+    With an acute angle between the stains the solution is both amounts if both are positive, else the one stain alone:
+    the other's amount then counts as far as the vectors overlap. Written without branches, for which stain is absent
+    changes from pixel to pixel.
     """
-    first = free[0, r, 0] + free[1, g, 0] + free[2, b, 0]
-    second = free[0, r, 1] + free[1, g, 1] + free[2, b, 1]
-    if positive:  # written without branches: which stain is absent changes from pixel to pixel
-        only_first = max(0.0, alone[0, r, 0] + alone[1, g, 0] + alone[2, b, 0])
-        only_second = max(0.0, alone[0, r, 1] + alone[1, g, 1] + alone[2, b, 1])
-        return (
-            max(0.0, first) if second >= 0.0 else only_first,
-            max(0.0, second) if first >= 0.0 else only_second,
-        )
-    return first, second
+    only_first = max(0.0, first + overlap * second)
+    only_second = max(0.0, second + overlap * first)
+    return (
+        max(0.0, first) if second >= 0.0 else only_first,
+        max(0.0, second) if first >= 0.0 else only_second,
+    )
+
+
+def packed_signs(free: np.ndarray) -> np.ndarray | None:
+    """Pack the tables of both stains' unconstrained amounts (float64 [3, 256, 2]) into one integer a channel and value.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        uint64 [3, 256]; in the sum of three entries bit 30 is set where the first amount is not negative, bit 62 where
+        the second is not. None where a sum could leave the 31 bits of a field.
+    """
+    steps = 2**30 // REACH
+    low, high = free.min(axis=1).sum(axis=0), free.max(axis=1).sum(axis=0)
+    if not (np.isfinite(free).all() and low.min() > 1 - REACH and high.max() < REACH - 1):
+        return None
+    offset = np.ceil(-free.min(axis=1) * steps) + 1  # entries non-negative: no field borrows from the other
+    offset[2] = 2**30 - offset[0] - offset[1]
+    entries = np.rint(free * steps) + offset[:, None]
+    if entries.min() < 0:
+        return None
+    entries = entries.astype(np.uint64)
+    return entries[..., 0] | (entries[..., 1] << np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def apply_stains(pixels, free, alone, positive, target, grey, out):
+def apply_packed_positive(pixels, signs, tables, grey, out):
+    """As `apply_packed` with non-negative amounts: one map (`tables` uint64 [4, 3, 256]) for each pair of signs.
+
+    Pair 0 is both negative, 1 and 2 the first or the second alone positive, 3 both.
+    """
+    mask = _MASK
+    red, green, blue = signs[0], signs[1], signs[2]
+    for i in range(len(pixels)):
+        r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
+        sign = red[r] + green[g] + blue[b]
+        pair = ((sign >> np.uint64(30)) & np.uint64(1)) | ((sign >> np.uint64(61)) & np.uint64(2))
+        total = tables[pair, 0, r] + tables[pair, 1, g] + tables[pair, 2, b]
+        out[i, 0] = grey[total & mask]
+        out[i, 1] = grey[(total >> np.uint64(FIELD)) & mask]
+        out[i, 2] = grey[total >> np.uint64(2 * FIELD)]
+
+
+@njit(cache=True, nogil=True)
+def apply_stains(pixels, free, overlap, positive, target, grey, out):
     """Write `pixels` (uint8 [n, 3]) recomposed with scaled stains `target` (float64 [2, 3]) to `out` (uint8 [n, 3])."""
     scaled = target * STEPS
     last = float(len(grey) - 1)
     middle = REACH * STEPS + 0.5
     for i in range(len(pixels)):
-        first, second = _two_stains(pixels[i, 0], pixels[i, 1], pixels[i, 2], free, alone, positive)
+        r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
+        first = free[0, r, 0] + free[1, g, 0] + free[2, b, 0]
+        second = free[0, r, 1] + free[1, g, 1] + free[2, b, 1]
+        if positive:
+            first, second = _non_negative(first, second, overlap)
         for k in range(3):
             steps = first * scaled[0, k] + second * scaled[1, k] + middle
             out[i, k] = grey[int(max(0.0, min(steps, last)))]
 
 
 @njit(cache=True, nogil=True)
-def concentrations(pixels, free, alone, positive):
-    """Return both concentrations of `pixels` (uint8 [n, 3]) as float64 [2, n]."""
-    out = np.empty((2, len(pixels)))
-    for i in range(len(pixels)):
-        out[0, i], out[1, i] = _two_stains(pixels[i, 0], pixels[i, 1], pixels[i, 2], free, alone, positive)
-    return out
+def stained(pixels, gate, limit):
+    """Return the stained ones of `pixels` (uint8 [n, 3]): their entries of `gate` (float64 [3, 256]) sum to < limit."""
+    out = np.empty((len(pixels) + 1, 3), np.uint8)
+    count = 0
+    for i in range(len(pixels)):  # without branches: what is glass cannot be foretold
+        r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
+        out[count, 0] = r
+        out[count, 1] = g
+        out[count, 2] = b
+        count += np.int64(gate[0, r] + gate[1, g] + gate[2, b] < limit)
+    return out[:count]
 
 
 @njit(cache=True, nogil=True)
-def moments(pixels, density, gate, limit):
-    """Return the number of stained pixels, the sum [3] and the sum of products [3, 3] of their optical density.
-
-    A pixel is stained where its three entries of `gate` (float64 [3, 256]) sum to less than `limit`.
-    """
-    count = 0
+def moments(pixels, density):
+    """Return the sum [3] and the sum of products [3, 3] of the optical density of `pixels` (uint8 [n, 3])."""
     x = y = z = xx = xy = xz = yy = yz = zz = 0.0
     for i in range(len(pixels)):
-        r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
-        if gate[0, r] + gate[1, g] + gate[2, b] < limit:
-            u, v, w = density[r], density[g], density[b]
-            count += 1
-            x += u
-            y += v
-            z += w
-            xx += u * u
-            xy += u * v
-            xz += u * w
-            yy += v * v
-            yz += v * w
-            zz += w * w
-    return count, np.array([x, y, z]), np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        u, v, w = density[pixels[i, 0]], density[pixels[i, 1]], density[pixels[i, 2]]
+        x += u
+        y += v
+        z += w
+        xx += u * u
+        xy += u * v
+        xz += u * w
+        yy += v * v
+        yz += v * w
+        zz += w * w
+    return np.array([x, y, z]), np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
-@njit(cache=True, nogil=True)
-def angles(pixels, projected, gate, limit, count):
-    """Return a number that grows with the angle of each stained pixel in the stain plane, float64 [count].
+@njit(cache=True, nogil=True, inline="always")
+def _angle(r, g, b, projected):
+    """Return a number from -3 to 3 that grows with a pixel's angle in the stain plane.
 
-    `projected` (float64 [3, 256, 2]) sums to the pixel's two coordinates. The number is the angle measured along the
-    square |t0| + |t1| = 1 instead of the circle, which keeps the order of `arctan2` without computing it;
-    `angle_of` gives the angle in radians.
+    It is the angle measured along the square |t0| + |t1| = 1 instead of the circle, which keeps the order of `arctan2`
+    without computing it; `angle_of` gives the angle in radians.
     """
-    out = np.empty(count)
-    k = 0
-    for i in range(len(pixels)):
-        r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
-        if gate[0, r] + gate[1, g] + gate[2, b] < limit:
-            t0 = projected[0, r, 0] + projected[1, g, 0] + projected[2, b, 0]
-            t1 = projected[0, r, 1] + projected[1, g, 1] + projected[2, b, 1]
-            size = abs(t0) + abs(t1)
-            place = t1 / size if size > 0.0 else 0.0
-            if t0 < 0.0:
-                place = 2.0 - place if t1 >= 0.0 else -2.0 - place
-            out[k] = place
-            k += 1
-    return out
+    t0 = projected[0, r, 0] + projected[1, g, 0] + projected[2, b, 0]
+    t1 = projected[0, r, 1] + projected[1, g, 1] + projected[2, b, 1]
+    size = abs(t0) + abs(t1)
+    place = t1 / size if size > 0.0 else 0.0
+    if t0 < 0.0:
+        place = 2.0 - place if t1 >= 0.0 else -2.0 - place
+    return place
 
 
 def angle_of(place: np.ndarray) -> np.ndarray:
-    """Return the angle in radians of numbers given by `angles`."""
+    """Return the angle in radians of numbers given by `_angle`."""
     folded = np.where(place > 1, 2 - place, np.where(place < -1, -2 - place, place))
     return np.arctan2(folded, np.where(np.abs(place) > 1, -1, 1) * (1 - np.abs(folded)))
 
 
-@njit(cache=True, nogil=True)
-def neighbours(values, ranks):
-    """Return the order statistics floor(rank) and floor(rank) + 1 for each of `ranks`, float64 [len(ranks), 2].
+@njit(cache=True, nogil=True, inline="always")
+def _bin(value, low, scale):
+    return np.uint16(np.int32((value - low) * scale + 1.0))
 
-    Exact: a histogram finds the bin, only that bin is sorted.
+
+@njit(cache=True, nogil=True)
+def _bins_of(four_counts, rank):
+    """Return the bins of the statistics floor(rank) and floor(rank) + 1; how many values lie below, how many in."""
+    counts = four_counts[0] + four_counts[1] + four_counts[2] + four_counts[3]
+    place, before, last = 0, 0, counts.sum() - 1
+    while before + counts[place] <= min(rank, last):
+        before += counts[place]
+        place += 1
+    first, below = place, before
+    while before + counts[place] <= min(rank + 1, last):
+        before += counts[place]
+        place += 1
+    return first, place, below, counts[first : place + 1].sum()
+
+
+@njit(cache=True, nogil=True)
+def _pick(values, place):
+    values.sort()
+    return values[place], values[min(place + 1, len(values) - 1)]
+
+
+# Both functions below give exact order statistics without keeping the values: a histogram finds the bins that hold
+# them, and what fell into those is computed again and sorted. Counts are fourfold, for neighbours (glass) share a bin,
+# and a count must be stored before it can be raised again.
+
+
+@njit(cache=True, nogil=True)
+def angle_neighbours(pixels, projected, ranks):
+    """Return the order statistics floor(rank) and floor(rank) + 1 of the angles of `pixels` (uint8 [n, 3]).
+
+    `projected` (float64 [3, 256, 2]) sums to a pixel's two coordinates in the stain plane. float64 [len(ranks), 2],
+    as `_angle` measures.
     """
-    n = len(values)
-    low, high = values[0], values[0]
-    for value in values:
-        low = min(low, value)
-        high = max(high, value)
+    scale = (BINS - 3) / 6.0
+    bins = np.empty(len(pixels), np.uint16)
+    counts = np.zeros((4, BINS), np.int64)
+    for i in range(len(pixels)):
+        bins[i] = _bin(_angle(pixels[i, 0], pixels[i, 1], pixels[i, 2], projected), -3.0, scale)
+        counts[i & 3, bins[i]] += 1
     out = np.empty((len(ranks), 2))
-    if high <= low:
-        out[:] = low
-        return out
-    scale = (_BINS - 1) / (high - low)
-    counts = np.zeros(_BINS, np.int64)
-    for value in values:
-        counts[np.int64((value - low) * scale)] += 1
     for j in range(len(ranks)):
-        place, before, sorted_place = 0, 0, -1
-        inside = values[:0]
-        for side in range(2):
-            rank = min(int(ranks[j]) + side, n - 1)
-            while before + counts[place] <= rank:
-                before += counts[place]
-                place += 1
-            if place != sorted_place:
-                inside = np.empty(counts[place])
-                k = 0
-                for value in values:
-                    if np.int64((value - low) * scale) == place:
-                        inside[k] = value
-                        k += 1
-                inside.sort()
-                sorted_place = place
-            out[j, side] = inside[rank - before]
+        first, last, below, number = _bins_of(counts, int(ranks[j]))
+        inside, k = np.empty(number), 0
+        for i in range(len(pixels)):
+            if first <= bins[i] <= last:
+                inside[k] = _angle(pixels[i, 0], pixels[i, 1], pixels[i, 2], projected)
+                k += 1
+        out[j] = _pick(inside, int(ranks[j]) - below)
+    return out
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _amounts(r, g, b, free, overlap, positive):
+    first = free[0, r, 0] + free[1, g, 0] + free[2, b, 0]
+    second = free[0, r, 1] + free[1, g, 1] + free[2, b, 1]
+    return _non_negative(first, second, overlap) if positive else (first, second)
+
+
+@njit(cache=True, nogil=True)
+def amount_neighbours(pixels, free, overlap, positive, low, high, rank):
+    """Return the order statistics floor(rank) and floor(rank) + 1 of both stains' amounts, float64 [2, 2].
+
+    Amounts of `pixels` (uint8 [n, 3]) lie between `low` and `high` (float64 [2]); other arguments as `apply_stains`.
+    """
+    low_0, low_1 = low
+    scale_0, scale_1 = (BINS - 3) / (high[0] - low_0), (BINS - 3) / (high[1] - low_1)
+    bins = np.empty((2, len(pixels)), np.uint16)
+    counts = np.zeros((2, 4, BINS), np.int64)
+    for i in range(len(pixels)):
+        first, second = _amounts(pixels[i, 0], pixels[i, 1], pixels[i, 2], free, overlap, positive)
+        bins[0, i], bins[1, i] = _bin(first, low_0, scale_0), _bin(second, low_1, scale_1)
+        counts[0, i & 3, bins[0, i]] += 1
+        counts[1, i & 3, bins[1, i]] += 1
+    out = np.empty((2, 2))
+    for stain in range(2):
+        first_bin, last_bin, below, number = _bins_of(counts[stain], int(rank))
+        inside, k = np.empty(number), 0
+        for i in range(len(pixels)):
+            if first_bin <= bins[stain, i] <= last_bin:
+                both = _amounts(pixels[i, 0], pixels[i, 1], pixels[i, 2], free, overlap, positive)
+                inside[k] = both[stain]
+                k += 1
+        out[stain] = _pick(inside, int(rank) - below)
     return out

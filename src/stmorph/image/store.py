@@ -4,29 +4,19 @@ import json
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from ..errors import DataError
 from ..files import whole
+from .array_source import ArraySource
+from .source import ImageSource, open_image
 from .stain import PUBLISHED_TARGET, Stains, fit_sample, stain_record, transform_of
 from .stain_options import StainOptions
-from .tissue_mask import tissue_mask, tissue_pixels
+from .tissue_mask import TissueFinder, tissue_pixels, tissue_pixels_of
 
-_BAND_PX = 1024  # rows written at a time
-
-
-class Readable(Protocol):
-    """An image that gives itself at a scale; `source.ImageSource` is one."""
-
-    width_px: int
-    height_px: int
-
-    def read(self, scale: float = 1.0) -> np.ndarray:
-        """Return uint8 [H, W, 3], antialiased, at `scale` (pixels given per pixel stored)."""
-        ...
+_BAND_BYTES = 2**25  # normalised at a time
 
 
 class SlideStore:
@@ -121,18 +111,20 @@ def open_store(path: str | Path) -> SlideStore:
 
 
 def build_store(
-    image: np.ndarray | Readable,
+    image: np.ndarray | ImageSource,
     um_per_px_source: float,
     um_per_px: float,
     stain: StainOptions,
     out_npy: str | Path,
     out_json: str | Path,
-    reference: np.ndarray | Readable | None = None,
+    reference: np.ndarray | ImageSource | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
     """Decode a slide once, resize it once with an antialiasing filter, normalise its stain once, and store it.
 
-    With fit `tile` the store holds the image as it was, and tiles are normalised when they are cut.
+    The slide goes through in strips: to the file as it is, and, once all of it was seen and the stains are fitted, from
+    the file and back, normalised. What is held is a band of its width, whatever its height. With fit `tile` the store
+    holds the image as it was, and tiles are normalised when they are cut.
 
     Parameters
     ----------
@@ -159,61 +151,69 @@ def build_store(
     DataError
         The image shows no stained tissue, its scale is impossible, or the disk is full.
     """
-    name = name or str(getattr(image, "path", "the image"))
+    image = _source(image)
+    name = name or str(image.path)
     if not (math.isfinite(um_per_px_source) and um_per_px_source > 0 and math.isfinite(um_per_px) and um_per_px > 0):
         raise DataError(
             f"{name} has {um_per_px_source} um per px and the store {um_per_px}; expected numbers above 0: correct the "
             "slide's um_per_px or the tiles' fov_um"
         )
     scale = um_per_px_source / um_per_px
-    if isinstance(image, np.ndarray):
-        height, width = image.shape[:2]
-        pixels = _resized(image, scale)
-    else:
-        height, width = image.height_px, image.width_px
-        pixels = image.read(scale)
+    width, height = image.size(scale)
     target = _target(stain, reference)
-    source, transform = None, None
-    if stain.fit in ("slide", "reference"):
-        source = fit_sample(tissue_pixels(pixels, tissue_mask(pixels)), stain, name)
-        transform = transform_of(source, target, stain)
-    record = {
-        "um_per_px": float(um_per_px),
-        "width_px": int(pixels.shape[1]),
-        "height_px": int(pixels.shape[0]),
-        "source": {
-            "path": name,
-            "um_per_px": float(um_per_px_source),
-            "width_px": int(width),
-            "height_px": int(height),
-        },
-        "stain": stain_record(stain, source, target),
-    }
+    source = None
     with whole(out_npy) as npy, whole(out_json) as text:
-        with npy.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": pixels.shape}
+        # Written, not mapped: a full disk then is an error that can be told, not a bus error.
+        with npy.open("w+b") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (height, width, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            # Written, not mapped: a full disk then is an error that can be told, not a bus error.
-            for top in range(0, len(pixels), _BAND_PX):
-                band = pixels[top : top + _BAND_PX]
-                file.write(np.ascontiguousarray(transform.apply(band) if transform else band).data)
+            start = file.tell()
+            finder = TissueFinder(width, height) if stain.fit in ("slide", "reference") else None
+            for top, pixels in image.strips(scale):
+                file.write(np.ascontiguousarray(pixels).data)
+                if finder:
+                    finder.add(top, pixels)
+            if finder:
+                file.flush()
+                mapped = np.memmap(file, np.uint8, "r", start, (height, width, 3))
+                source = fit_sample(tissue_pixels(mapped, finder.mask()), stain, name)
+                del mapped
+                _normalise(file, start, transform_of(source, target, stain))
+        record = {
+            "um_per_px": float(um_per_px),
+            "width_px": width,
+            "height_px": height,
+            "source": {
+                "path": name,
+                "um_per_px": float(um_per_px_source),
+                "width_px": int(image.width_px),
+                "height_px": int(image.height_px),
+            },
+            "stain": stain_record(stain, source, target),
+        }
         text.write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
-def _target(stain: StainOptions, reference: np.ndarray | Readable | None) -> Stains:
+def _normalise(file: BinaryIO, start: int, transform: Any) -> None:
+    """Replace the pixels of `file` from byte `start` on by their transform, which treats each pixel alone."""
+    buffer = np.empty((_BAND_BYTES // 3, 3), np.uint8)
+    file.seek(start)
+    while read := file.readinto(buffer.data.cast("B")):
+        pixels = transform.apply(buffer[: read // 3])
+        file.seek(-read, 1)
+        file.write(pixels.data)
+
+
+def _source(image: np.ndarray | ImageSource) -> ImageSource:
+    return ArraySource(image) if isinstance(image, np.ndarray) else image
+
+
+def _target(stain: StainOptions, reference: np.ndarray | ImageSource | None) -> Stains:
     if stain.reference is None:
         return PUBLISHED_TARGET
-    if reference is None:
-        from .source import open_image
-
-        reference = open_image(stain.reference)
-    pixels = reference if isinstance(reference, np.ndarray) else reference.read()
-    return fit_sample(tissue_pixels(pixels, tissue_mask(pixels)), stain, stain.reference)
-
-
-def _resized(image: np.ndarray, scale: float) -> np.ndarray:
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    if size == image.shape[1::-1]:
-        return image
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    image = open_image(stain.reference) if reference is None else _source(reference)
+    finder = TissueFinder(image.width_px, image.height_px)
+    for top, pixels in image.strips():
+        finder.add(top, pixels)
+    return fit_sample(tissue_pixels_of(image.strips(), finder.mask()), stain, stain.reference)

@@ -1,5 +1,6 @@
 """Where a slide shows tissue: a mask on blocks of pixels, and the tissue fraction of any box in constant time."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +9,7 @@ from numba import njit
 
 BLOCK_PX = 8
 GLASS_DENSITY = 0.10  # an evenly lit, empty field is lighter than this optical density, its noise included
+_ROWS = 256  # of blocks at a time
 TISSUE_DENSITY = 0.22  # a block denser than this is tissue, whatever else the slide shows
 
 
@@ -56,11 +58,42 @@ class TissueMask:
         return (upper * (1 - v) + lower * v) * self.block_px**2
 
 
-def tissue_mask(image: np.ndarray, block_px: int = BLOCK_PX) -> TissueMask:
-    """Find tissue by Otsu's threshold on the densest channel's optical density of blocks of pixels.
+class TissueFinder:
+    """Finds the tissue of an image that is seen in strips, by Otsu's threshold on the blocks' optical density.
 
-    Otsu always splits, so the threshold is held between what empty glass reaches and what is tissue beyond doubt: a
-    blank image then has no tissue, and one filled with tissue is not split into nuclei and stroma.
+    A block's density is its densest channel's. Otsu always splits, so the threshold is held between what empty glass
+    reaches and what is tissue beyond doubt: a blank image then has no tissue, and one filled with tissue is not split
+    into nuclei and stroma.
+    """
+
+    def __init__(self, width_px: int, height_px: int, block_px: int = BLOCK_PX):
+        self.width_px, self.height_px, self.block_px = width_px, height_px, block_px
+        shape = (-(-height_px // block_px), -(-width_px // block_px), 3)
+        # As narrow as sums allow: there are many blocks in a large slide.
+        self._sums = np.zeros(shape, np.uint16 if block_px <= 16 else np.uint32)
+
+    def add(self, top: int, pixels: np.ndarray) -> None:
+        """See the rows from `top` on: uint8 [h, width_px, 3]. Every row is seen once, in any order."""
+        _add_blocks(np.ascontiguousarray(pixels), top, self.block_px, self._sums)
+
+    def mask(self) -> TissueMask:
+        """Return the mask, once all rows were seen."""
+        block = self.block_px
+        high, wide = (
+            np.minimum(block, size - block * np.arange(n))
+            for size, n in zip((self.height_px, self.width_px), self._sums.shape)
+        )
+        density = np.empty(self._sums.shape[:2], np.float32)
+        for start in range(0, len(density), _ROWS):
+            part = slice(start, start + _ROWS)
+            mean = (self._sums[part] / (high[part, None] * wide)[..., None]).astype(np.float32)
+            density[part] = -np.log(np.maximum(mean.min(axis=2), 1.0) / 255)
+        threshold = float(np.clip(_otsu(density), GLASS_DENSITY, TISSUE_DENSITY))
+        return TissueMask(density > threshold, block, self.width_px, self.height_px, threshold)
+
+
+def tissue_mask(image: np.ndarray, block_px: int = BLOCK_PX) -> TissueMask:
+    """Find the tissue of an image, as `TissueFinder` says.
 
     Parameters
     ----------
@@ -68,23 +101,29 @@ def tissue_mask(image: np.ndarray, block_px: int = BLOCK_PX) -> TissueMask:
         uint8 [H, W, 3]; may be memory-mapped, it is read once in order.
     block_px
         Side of a block.
-
-    Returns
-    -------
-    TissueMask
     """
-    mean = _block_means(np.ascontiguousarray(image), block_px)
-    density = -np.log(np.maximum(mean.min(axis=2), 1.0) / 255)
-    threshold = float(np.clip(_otsu(density), GLASS_DENSITY, TISSUE_DENSITY))
-    return TissueMask(density > threshold, block_px, image.shape[1], image.shape[0], threshold)
+    finder = TissueFinder(image.shape[1], image.shape[0], block_px)
+    finder.add(0, image)
+    return finder.mask()
 
 
 def tissue_pixels(image: np.ndarray, mask: TissueMask, at_most: int = 1_000_000) -> np.ndarray:
     """Return pixels of tissue on a regular grid, about `at_most` of them, uint8 [n, 3]; nothing is random."""
+    return tissue_pixels_of(iter([(0, image)]), mask, at_most)
+
+
+def tissue_pixels_of(
+    strips: Iterable[tuple[int, np.ndarray]], mask: TissueMask, at_most: int = 1_000_000
+) -> np.ndarray:
+    """Return the same of an image in strips from top to bottom, (first row, uint8 [h, W, 3])."""
     stride = max(1, int(np.sqrt(mask.blocks.sum() * mask.block_px**2 / at_most)))
-    y, x = (np.arange(stride // 2, side, stride) for side in image.shape[:2])
-    inside = mask.blocks[np.ix_(y // mask.block_px, x // mask.block_px)]
-    return np.ascontiguousarray(image[stride // 2 :: stride, stride // 2 :: stride][inside])
+    x = np.arange(stride // 2, mask.width_px, stride)
+    found = []
+    for top, pixels in strips:
+        y = np.arange(top + (stride // 2 - top) % stride, top + len(pixels), stride)
+        inside = mask.blocks[np.ix_(y // mask.block_px, x // mask.block_px)]
+        found.append(pixels[(stride // 2 - top) % stride :: stride, stride // 2 :: stride][inside])
+    return np.concatenate(found)
 
 
 def _otsu(density: np.ndarray) -> float:
@@ -94,16 +133,16 @@ def _otsu(density: np.ndarray) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _block_means(image, block):
-    height, width, _ = image.shape
-    out = np.zeros(((height + block - 1) // block, (width + block - 1) // block, 3), np.float32)
-    for y in range(height):
-        for x in range(width):
-            for c in range(3):
-                out[y // block, x // block, c] += image[y, x, c]
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            area = min(block, height - i * block) * min(block, width - j * block)
-            for c in range(3):
-                out[i, j, c] /= area
-    return out
+def _add_blocks(pixels, top, block, sums):
+    width = pixels.shape[1]
+    for y in range(len(pixels)):
+        i = (top + y) // block
+        for j in range(sums.shape[1]):
+            red = green = blue = 0
+            for x in range(j * block, min(width, (j + 1) * block)):
+                red += pixels[y, x, 0]
+                green += pixels[y, x, 1]
+                blue += pixels[y, x, 2]
+            sums[i, j, 0] += red
+            sums[i, j, 1] += green
+            sums[i, j, 2] += blue

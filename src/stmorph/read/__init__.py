@@ -5,11 +5,24 @@ To add a platform, write its module and enter it in `READERS`.
 """
 
 from .base import Reader, SlideInfo
+from .hest import HEST
 from .legacy_st import LEGACY_ST
 from .slide import read_slide, write_slide
+from .spatialdata_zarr import SPATIALDATA
+from .spider import SPIDER
 from .visium import VISIUM
+from .visium_hd import VISIUM_HD
+from .xenium import XENIUM
 
-READERS: dict[str, Reader] = {"visium": VISIUM, "legacy_st": LEGACY_ST}
+READERS: dict[str, Reader] = {
+    "visium": VISIUM,
+    "visium_hd": VISIUM_HD,
+    "legacy_st": LEGACY_ST,
+    "hest": HEST,
+    "spatialdata": SPATIALDATA,
+    "spider": SPIDER,
+    "xenium": XENIUM,
+}
 """Reader of every platform, by the name that a dataset's configuration uses."""
 
 __all__ = ["READERS", "Reader", "SlideInfo", "read_slide", "write_slide"]

@@ -72,10 +72,15 @@ class Reader:
     X CSR int32 raw counts [n, G]; obs array_row, array_col, in_tissue; obsm['spatial_px'] float64 [n, 2], x and y in
     pixels of the full-resolution image; var gene_id, control; uns['lost'] {reason: count}, uns['grid']
     (`grid.Grid`), uns['duplicate_symbols'], uns['genes_without_symbol']; where units are no spots uns['unit']
-    (`pseudo-spot`, `bin` or `cell`).
+    (`pseudo-spot`, `bin` or `cell`), and where the files tell the image's scale otherwise than by a grid
+    uns['um_per_px'] and uns['um_per_px_evidence'], and where they tell its size uns['image_size_px'] (width,
+    height). Outlines of cells are obsm['boundary_px'] float64 [n, V, 2], padded with the last vertex, NaN where a cell
+    has none.
     `read` does not open the image.
+    no_slide: why its files make no slide, the end of a sentence; empty where they do.
     """
 
     roles: dict[str, bool]
     read: Callable[[dict[str, Path], SlideInfo, ReaderOptions], "anndata.AnnData"]
     Options: type[ReaderOptions] = ReaderOptions
+    no_slide: str = ""

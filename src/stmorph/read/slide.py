@@ -14,6 +14,7 @@ from ..image.source import ImageSource, check_image
 from .base import Reader, ReaderOptions, SlideInfo
 from .counts import species_of
 from .grid import Grid
+from .window_units import window_units
 
 if TYPE_CHECKING:
     import anndata
@@ -44,10 +45,11 @@ def read_slide(
     -------
     anndata.AnnData
         X CSR int32 raw counts; obs_names barcodes, sorted; obs array_row, array_col, in_tissue; obsm['spatial_um']
-        float64 [n, 2], x and y from the image's top-left corner; var gene_id, control; uns['stmorph']: the fields of
-        `info`, unit (`spot`, `pseudo-spot`, `bin` or `cell`), um_per_px, um_per_px_evidence, um_per_px_measured (NaN
-        where it cannot be), image, image_width_px, image_height_px, on_tissue_fraction, duplicate_symbols,
-        genes_without_symbol, lost (JSON {reason: count}).
+        float64 [n, 2], x and y from the image's top-left corner; obsm['boundary_um'] float64 [n, V, 2] where the reader
+        gives outlines; var gene_id, control; uns['stmorph']: the fields of `info`, unit (`spot`, `pseudo-spot`, `bin`,
+        `cell` or `window`), um_per_px, um_per_px_evidence, um_per_px_measured (NaN where it cannot be), image,
+        image_width_px, image_height_px, on_tissue_fraction, duplicate_symbols, genes_without_symbol, lost (JSON
+        {reason: count}). Where the options ask for windows of cells: as `window_units` gives it.
 
     Raises
     ------
@@ -62,6 +64,8 @@ def read_slide(
         if reader not in READERS:
             raise ConfigError(f"reader is {reader!r}; expected one of {', '.join(READERS)}")
         reader = READERS[reader]
+    if reader.no_slide:
+        raise ConfigError(f"slide {info.slide} of {info.dataset} {reader.no_slide}")
     files = _checked_files(reader, files, info)
     image = check_image(files["image"])
     adata = reader.read(
@@ -69,13 +73,15 @@ def read_slide(
     )
     _check_species(adata, info, files["counts"])
 
+    _check_image_size(adata, image, files["counts"])
     um_per_px, measured, evidence = _scale(adata, info, image)
-    inside = _inside(adata.obsm["spatial_px"], image, files.get("positions", files["counts"]))
+    placed = next(files[role] for role in ("positions", "cells", "counts") if role in files)
+    inside = _inside(adata.obsm["spatial_px"], image, placed)
     lost = dict(adata.uns["lost"])
     if not inside.all():
         lost["outside image"] = int((~inside).sum())
         adata = adata[inside].copy()
-    on_tissue = _on_tissue(adata.obsm["spatial_px"], image, adata.uns["grid"], files.get("positions", files["counts"]))
+    on_tissue = _on_tissue(adata.obsm["spatial_px"], image, adata.uns["grid"], placed)
 
     record = {key: value for key, value in dataclasses.asdict(info).items() if key != "um_per_px"}
     # An h5ad holds no null: a length that is not known is NaN.
@@ -93,9 +99,11 @@ def read_slide(
         "genes_without_symbol": int(adata.uns["genes_without_symbol"]),
         "lost": json.dumps(lost, sort_keys=True),
     }
-    adata.obsm["spatial_um"] = adata.obsm.pop("spatial_px") * um_per_px
+    for name in [name for name in adata.obsm if name.endswith("_px")]:
+        adata.obsm[f"{name.removesuffix('_px')}_um"] = adata.obsm.pop(name) * um_per_px
     adata.uns = {"stmorph": record}
-    return adata
+    windows = getattr(options, "windows", None)
+    return adata if windows is None else window_units(adata, windows)
 
 
 def write_slide(adata: "anndata.AnnData", path: str | Path) -> None:
@@ -136,11 +144,24 @@ def _check_species(adata: "anndata.AnnData", info: SlideInfo, path: Path) -> Non
         )
 
 
+def _check_image_size(adata: "anndata.AnnData", image: ImageSource, path: Path) -> None:
+    told = adata.uns.get("image_size_px")
+    if told is not None and tuple(told) != (image.width_px, image.height_px):
+        raise DataError(
+            f"{image.path} has {image.width_px} x {image.height_px} px; expected {told[0]} x {told[1]} px, in which "
+            f"{path} gives its positions: give that image"
+        )
+
+
 def _scale(adata: "anndata.AnnData", info: SlideInfo, image: ImageSource) -> tuple[float, float, str]:
     """Return um per px, the value measured by the spots' grid (NaN: none), and the evidence in words."""
     pitch_px, how = adata.uns["grid"].pitch_px, adata.uns["grid"].evidence
     measured = float("nan")
-    if info.spot_pitch_um is not None and math.isfinite(pitch_px) and pitch_px > 0:
+    if "um_per_px" in adata.uns:
+        measured, how = adata.uns["um_per_px"], adata.uns["um_per_px_evidence"]
+        if image.um_per_px_embedded is not None:
+            how += f"; {image.um_per_px_embedded:.4f} by the image's own record"
+    elif info.spot_pitch_um is not None and math.isfinite(pitch_px) and pitch_px > 0:
         measured = info.spot_pitch_um / pitch_px
         how = f"{measured:.4f} by the spots' pitch ({info.spot_pitch_um:g} um = {pitch_px:.2f} px; {how})"
     else:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
+from .hest_outs import hest_files, write_hest_slide
 from .options import SimulationOptions
 from .slide import write_visium_slide
+from .spider_outs import spider_files, write_spider_slide
+from .visium_hd_outs import visium_hd_files, write_hd_slide
 from .visium_outs import visium_files
+from .xenium_outs import xenium_files
+from .xenium_slide import write_xenium_slide
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "visium": Layout(lambda out_dir, options: visium_files(out_dir, options.space_ranger), write_visium_slide),
+    "visium_hd": Layout(lambda out_dir, options: visium_hd_files(out_dir), write_hd_slide),
+    "xenium": Layout(lambda out_dir, options: xenium_files(out_dir), write_xenium_slide),
+    "hest": Layout(lambda out_dir, options: hest_files(out_dir), write_hest_slide),
+    "spider": Layout(spider_files, write_spider_slide),
 }
 """Layout of every platform that can be simulated."""
 

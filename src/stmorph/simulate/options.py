@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SpaceRanger = Literal[1, 2, 4]
-Platform = Literal["visium"]
+Platform = Literal["visium", "visium_hd", "xenium", "hest", "spider"]
 
 
 class SimulationOptions(BaseModel):
@@ -22,6 +22,12 @@ class SimulationOptions(BaseModel):
     patient_sd, slide_sd: spread of programme levels between patients, and between a patient's slides (in standard
     deviations of a programme's own field).
     space_ranger: the version whose layout is written (1: positions without header, 2: csv, 4: parquet).
+    cell_molecules: expected molecules of a cell, where the platform sees cells.
+    hd_rotation_deg: how far the array of bins is turned against the image.
+    xenium_um_per_px, xenium_rotation_deg: of the morphology image, and how far it is turned against the H&E image.
+    hest_technology: what HEST-1k's layout holds: spots of Visium, or square pseudo-spots pooled from Xenium (100 um) or
+    Visium HD (128 um). hest_patch_px: side of its patches of 112 um.
+    spider_slides: sections in a SPIDER archive; spider_parts: parts it is cut in; spider_tile_px: side of its pictures.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,3 +46,12 @@ class SimulationOptions(BaseModel):
     noise_genes: int = Field(154, ge=20)
     space_ranger: SpaceRanger = 2
     write_mtx: bool = False
+    cell_molecules: float = Field(150.0, gt=0)
+    hd_rotation_deg: float = Field(0.6, ge=-180, le=180)
+    xenium_um_per_px: float = Field(0.2125, ge=0.1, le=2.5)
+    xenium_rotation_deg: float = Field(12.0, ge=-180, le=180)
+    hest_technology: Literal["Visium", "Xenium", "Visium HD"] = "Visium"
+    hest_patch_px: int = Field(224, ge=8, le=1024)
+    spider_slides: int = Field(2, ge=1, le=99)
+    spider_parts: int = Field(1, ge=1, le=99)
+    spider_tile_px: int = Field(224, ge=8, le=1024)

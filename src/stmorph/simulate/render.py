@@ -79,7 +79,7 @@ def _dyes(section: Section, shape: tuple[int, int], rng: np.random.Generator) ->
     cells, types = section.cells, list(CELL_TYPES.values())
     uptake = np.array([t.eosin for t in types])[cells.type]
     body = np.maximum(1.75 * cells.radius_um, cells.radius_um + 3.0)
-    cytoplasm = _stamp(
+    cytoplasm = stamp(
         shape, cells.xy_um * px, body * px, 3.0 * px, 0.28 * uptake, 1 + (cells.elongation - 1) / 2, cells.angle
     )
     eosin += cytoplasm * (0.35 + 1.65 * keratin)
@@ -90,7 +90,7 @@ def _dyes(section: Section, shape: tuple[int, int], rng: np.random.Generator) ->
     pools, kind = section.pools_um, section.pool_kind
     oval, turn = 1 + 0.35 * rng.random(len(pools)), rng.uniform(0, np.pi, len(pools))
     empty, mucin = (
-        _stamp(shape, pools[of, :2] * px, pools[of, 2] * px, 1.3 * px, elongation=oval[of], angle=turn[of])
+        stamp(shape, pools[of, :2] * px, pools[of, 2] * px, 1.3 * px, elongation=oval[of], angle=turn[of])
         for of in (kind != 1, kind == 1)
     )
     wisp = big(smooth_field(rng, grid, 1.3))
@@ -125,14 +125,14 @@ def _nuclei(section: Section, shape: tuple[int, int], texture: np.ndarray) -> np
     uptake = np.array([t.hematoxylin for t in CELL_TYPES.values()])[cells.type]
     strength = 1.55 * uptake * (1 - 0.035 * (cells.radius_um - 3.5))
     xy, radius = cells.xy_um * px, cells.radius_um * px
-    outer = _stamp(shape, xy, radius, 1.0 * px, strength, cells.elongation, cells.angle)
-    inner = _stamp(
+    outer = stamp(shape, xy, radius, 1.0 * px, strength, cells.elongation, cells.angle)
+    inner = stamp(
         shape, xy, np.maximum(radius - 1.6 * px, 0.1), 1.6 * px, 0.3 * strength, cells.elongation, cells.angle
     )
     return (outer - inner) * (1 + 0.16 * texture)
 
 
-def _stamp(
+def stamp(
     shape: tuple[int, int],
     xy_px: np.ndarray,
     radius_px: np.ndarray,

@@ -1,0 +1,170 @@
+"""Bins to nuclei, as GE2Hist makes cells of Visium HD: the bins inside a nucleus are summed, ambiguous ones dropped.
+
+A bin belongs to the nucleus under its centre. Where its square also touches another nucleus, its molecules may be
+either's, and it is dropped and counted (the paper filters "overlapping barcodes").
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from ..errors import DataError
+from .tables import reading
+
+STRIP = 2048
+"""Rows of the mask read at a time."""
+MOST_LABELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Nuclei:
+    """A label image, labels: integers [H, W], pixels of the full-resolution image, 0 outside nuclei.
+
+    area_px: int64 [L + 1] pixels of each label; centre_px: float64 [L + 1, 2] x, y, NaN for labels that do not occur.
+    """
+
+    path: Path
+    labels: np.ndarray
+    area_px: np.ndarray
+    centre_px: np.ndarray
+
+
+def read_nuclei(path: Path) -> Nuclei:
+    """Read a label image of nuclei: TIFF, .npy, or .npz with one array. Large ones are mapped, not loaded.
+
+    Raises
+    ------
+    DataError
+        The file is damaged or of another kind, is not one plane of whole numbers from 0, or tells no nuclei apart.
+    """
+    with reading(path, "a label image of nuclei (tif, npy or npz)"):
+        labels = _open(path)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} is an array of {labels.dtype}, {' x '.join(map(str, labels.shape))}; expected one plane of whole "
+            "numbers, 0 outside and a number of its own in each nucleus: give the label image of the segmentation"
+        )
+    if not labels.dtype.isnative:
+        labels = labels.astype(labels.dtype.newbyteorder("="))
+    low, high = _extent(labels)
+    if low < 0 or high > MOST_LABELS:
+        raise DataError(
+            f"{path} holds labels from {low} to {high}; expected 0 outside and 1 to {MOST_LABELS} in nuclei: number "
+            "the nuclei from 1"
+        )
+    if high < 2:
+        raise DataError(
+            f"{path} {'holds no nucleus' if high == 0 else 'holds one label, as a mask of foreground does'}; expected "
+            "a number of its own in each nucleus: give the label image of the segmentation"
+        )
+    return Nuclei(path, labels, *_centres(labels, high))
+
+
+def _open(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    if magic[:2] == b"PK":
+        with np.load(path, allow_pickle=False) as arrays:
+            if len(arrays.files) != 1:
+                raise ValueError(f"it holds the arrays {', '.join(arrays.files) or 'none'}, not one")
+            return arrays[arrays.files[0]]
+    import tifffile
+
+    try:
+        return tifffile.memmap(path, mode="r")
+    except ValueError:  # packed
+        return tifffile.imread(path)
+
+
+def _extent(labels: np.ndarray) -> tuple[int, int]:
+    strips = [labels[r : r + STRIP] for r in range(0, labels.shape[0], STRIP)]
+    if not labels.size:
+        return 0, 0
+    return min(int(strip.min()) for strip in strips), max(int(strip.max()) for strip in strips)
+
+
+def _centres(labels: np.ndarray, high: int) -> tuple[np.ndarray, np.ndarray]:
+    from ..pooling_kernels import label_sums
+
+    area = np.zeros(high + 1, dtype=np.int64)
+    sums = np.zeros((2, high + 1))
+    for row in range(0, labels.shape[0], STRIP):
+        label_sums(np.ascontiguousarray(labels[row : row + STRIP]), row, area, *sums)
+    with np.errstate(invalid="ignore"):
+        return area, (sums / area).T
+
+
+@dataclass(frozen=True)
+class CellCounts:
+    """Sums of bins, n nuclei with counts, by label.
+
+    label: int64 [n], ascending. counts: CSR int32 [n, G]. bins: int64 [n], how many were summed.
+    lost: {reason: number}.
+    """
+
+    label: np.ndarray
+    counts: scipy.sparse.csr_matrix
+    bins: np.ndarray
+    lost: dict[str, int]
+
+
+def sum_by_nucleus(
+    counts: scipy.sparse.csr_matrix, xy_px: np.ndarray, axes: np.ndarray, nuclei: Nuclei, counted: np.ndarray
+) -> CellCounts:
+    """Sum bins by the nucleus that they lie in.
+
+    Every bin is in one nucleus or counted in `lost`, as is every nucleus that becomes no cell.
+
+    Parameters
+    ----------
+    counts, xy_px
+        CSR integers [bins, G], and the bins' centres [bins, 2], x and y in pixels.
+    axes
+        float64 [2, 2], pixels per step along the array's columns and rows: the sides of a bin.
+    nuclei
+        From `read_nuclei`.
+    counted
+        bool [G], the columns by which a nucleus has counts.
+
+    Raises
+    ------
+    DataError
+        More than 2 % of the bins lie outside the label image, or no bin lies in a nucleus.
+    """
+    from ..pooling_kernels import label_bins
+
+    height, width = nuclei.labels.shape
+    outside = ((xy_px < 0) | (xy_px >= [width, height])).any(axis=1)
+    if outside.mean() > 0.02:
+        raise DataError(
+            f"{nuclei.path} is {width} x {height} px, and {int(outside.sum())} of {len(xy_px)} bins in tissue lie "
+            f"outside it (up to x {xy_px[:, 0].max():.0f}, y {xy_px[:, 1].max():.0f}); expected the nuclei of the "
+            "full-resolution image, pixel by pixel: segment that image, or scale the labels to it"
+        )
+    reach = 0.5 * np.abs(axes).sum(axis=0)
+    label = label_bins(nuclei.labels, np.ascontiguousarray(xy_px), np.linalg.inv(axes.T), reach[0], reach[1])
+    inside = np.flatnonzero(label > 0)
+    if not len(inside):
+        raise DataError(
+            f"{nuclei.path} has no nucleus with a bin of its own among {len(label)} bins in tissue; expected the "
+            "nuclei of the same image: give the label image of this slide"
+        )
+    of = label[inside]
+    belongs = scipy.sparse.csr_matrix(
+        (np.ones(len(inside), dtype=np.int32), (of, inside)), shape=(len(nuclei.area_px), len(label))
+    )
+    present = np.unique(of)
+    summed = (belongs[present] @ counts).tocsr().astype(np.int32)
+    summed.sort_indices()
+    full = np.asarray(summed[:, counted].sum(axis=1)).ravel() > 0
+    lost = {
+        "bins outside nuclei": int((label == 0).sum()),
+        "bins in two nuclei": int((label < 0).sum()),
+        "nuclei without bins": int((nuclei.area_px[1:] > 0).sum()) - len(present),
+        "no counts": int((~full).sum()),
+    }
+    return CellCounts(present[full], summed[full], np.bincount(of)[present][full], lost)

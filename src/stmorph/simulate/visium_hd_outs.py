@@ -1,0 +1,163 @@
+"""Space Ranger's `binned_outputs` of Visium HD, with a BigTIFF image, the nuclei and the truth beside them."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.sparse
+import tifffile
+from PIL import Image
+
+from ..files import whole
+from ..randomness import numpy_generator
+from .options import SimulationOptions
+from .programmes import PROGRAMMES, GeneCatalogue, catalogue
+from .visium_hd_slide import BIN_UM, SIZES, cell_truth, draw_hd
+from .visium_outs import HIRES_PX, LOWRES_PX, POSITION_COLUMNS
+
+
+def visium_hd_files(out_dir: str | Path) -> dict[str, Path]:
+    """Return the files of a simulated slide by role; those of larger bins end in `_008um` and `_016um`."""
+    out_dir = Path(out_dir)
+    files = {}
+    for size in SIZES:
+        folder = out_dir / "outs" / "binned_outputs" / f"square_{size:03d}um"
+        tail = "" if size == BIN_UM else f"_{size:03d}um"
+        files |= {
+            f"counts{tail}": folder / "filtered_feature_bc_matrix.h5",
+            f"raw_counts{tail}": folder / "raw_feature_bc_matrix.h5",
+            f"positions{tail}": folder / "spatial" / "tissue_positions.parquet",
+            f"scalefactors{tail}": folder / "spatial" / "scalefactors_json.json",
+            f"hires{tail}": folder / "spatial" / "tissue_hires_image.png",
+            f"lowres{tail}": folder / "spatial" / "tissue_lowres_image.png",
+        }
+    return files | {
+        "image": out_dir / "image.btf",
+        "nuclei": out_dir / "nuclei.tif",
+        "truth": out_dir / "truth.parquet",
+        "truth_json": out_dir / "truth.json",
+    }
+
+
+def write_hd_slide(options: SimulationOptions, out_dir: str | Path, slide: str, patient: str, seed: int) -> None:
+    """Draw a slide and write it as Space Ranger would, with its truth: `visium_hd_files(out_dir)`.
+
+    Raises
+    ------
+    DataError
+        A file cannot be written.
+    """
+    drawn, files = draw_hd(options, slide, patient, seed), visium_hd_files(out_dir)
+    genes = catalogue(options.noise_genes)
+    previews = _previews(drawn.image)
+    for size in SIZES:
+        tail = "" if size == BIN_UM else f"_{size:03d}um"
+        bins, counts = drawn.bins(size), drawn.counts_of(size)
+        barcode, tissue = bins["barcode"].to_numpy(dtype="S"), bins["in_tissue"].to_numpy() == 1
+        _write_h5(files[f"counts{tail}"], slide, barcode[tissue], counts[tissue], genes)
+        _write_h5(files[f"raw_counts{tail}"], slide, barcode, counts, genes)
+        columns = ("barcode", "in_tissue", "array_row", "array_col", "y_px", "x_px")
+        with whole(files[f"positions{tail}"]) as partial:
+            bins[list(columns)].set_axis(list(POSITION_COLUMNS), axis=1).to_parquet(partial, index=False)
+        _write_scale(files[f"scalefactors{tail}"], size, options.um_per_px, previews)
+        for role, (picture, _) in previews.items():
+            with whole(files[f"{role}{tail}"]) as partial:
+                picture.save(partial, compress_level=4)
+    per_cm = 1e4 / options.um_per_px
+    with whole(files["image"]) as partial:
+        tifffile.imwrite(
+            partial,
+            drawn.image,
+            bigtiff=True,
+            photometric="rgb",
+            tile=(512, 512),
+            compression="jpeg",
+            compressionargs={"level": 92},
+            resolution=(per_cm, per_cm),
+            resolutionunit="CENTIMETER",
+            software="stmorph",
+            metadata=None,
+        )
+    with whole(files["nuclei"]) as partial:
+        tifffile.imwrite(partial, drawn.nuclei, compression="deflate", software="stmorph", metadata=None)
+    with whole(files["truth"]) as partial:
+        cell_truth(drawn).to_parquet(partial, index=False)
+    facts = {
+        "slide": slide,
+        "patient": patient,
+        "seed": seed,
+        "options": options.model_dump(),
+        "um_per_px": options.um_per_px,
+        "depth": drawn.depth,
+        "array_shape": list(drawn.shape),
+        "array_origin_px": drawn.origin.tolist(),
+        "array_axes_px": drawn.axes.tolist(),
+        "bins_in_tissue": int(drawn.in_tissue.sum()),
+        "molecules": int(drawn.counts.sum()),
+        "stain_matrix": drawn.stain.matrix.tolist(),
+        "stain_amount": drawn.stain.amount.tolist(),
+        "programmes": list(PROGRAMMES),
+        "cells": len(drawn.section.cells),
+    }
+    with whole(files["truth_json"]) as partial:
+        partial.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _previews(image: np.ndarray) -> dict[str, tuple[Image.Image, float]]:
+    """Return the two smaller images and the factors that lead from the full image to them."""
+    full, found = Image.fromarray(image), {}
+    for role, longest in (("hires", HIRES_PX), ("lowres", LOWRES_PX)):
+        factor = min(1.0, longest / max(full.size))
+        size = tuple(max(1, round(length * factor)) for length in full.size)
+        found[role] = full.resize(size, Image.Resampling.BOX), factor
+    return found
+
+
+def _write_scale(path: Path, size_um: int, um_per_px: float, previews: dict[str, tuple[Image.Image, float]]) -> None:
+    factors = {
+        "spot_diameter_fullres": size_um / um_per_px,
+        "bin_size_um": float(size_um),
+        "microns_per_pixel": um_per_px,
+        "regist_target_img_scalef": previews["hires"][1],
+        "fiducial_diameter_fullres": 1200 / um_per_px,
+    } | {f"tissue_{role}_scalef": factor for role, (_, factor) in previews.items()}
+    with whole(path) as partial:
+        partial.write_text(json.dumps(factors, sort_keys=True), encoding="utf-8")
+
+
+def _write_h5(
+    path: Path, slide: str, barcode: np.ndarray, counts: scipy.sparse.csr_matrix, genes: GeneCatalogue
+) -> None:
+    """Write 10x's HDF5 matrix, format 2; barcodes in an order of their own, as Space Ranger's are."""
+    order = np.argsort(numpy_generator("visium hd barcodes").permutation(len(barcode)), kind="stable")
+    barcode, counts = barcode[order], counts[order]
+    with whole(path) as partial, h5py.File(partial, "w", libver="earliest") as file:
+        file.attrs["chemistry_description"] = np.array([b"Visium HD v1"])
+        file.attrs["filetype"] = "matrix"
+        file.attrs["library_ids"] = np.array([slide.encode()])
+        file.attrs["original_gem_groups"] = np.array([1], dtype=np.int64)
+        file.attrs["software_version"] = "spaceranger-3.0.0"
+        file.attrs["version"] = np.int64(2)
+        matrix = file.create_group("matrix")
+        features = matrix.create_group("features")
+        shape = np.array([len(genes), len(barcode)], dtype=np.int32)
+        columns = {
+            matrix: {
+                "barcodes": barcode,
+                "data": counts.data.astype(np.int32),
+                "indices": counts.indices.astype(np.int64),
+                "indptr": counts.indptr.astype(np.int64),
+                "shape": shape,
+            },
+            features: {
+                "id": np.array(genes.gene_id, dtype="S"),
+                "name": np.array(genes.name, dtype="S"),
+                "feature_type": np.array(["Gene Expression"] * len(genes), dtype="S"),
+                "genome": np.array(["simulated"] * len(genes), dtype="S"),
+                "_all_tag_keys": np.array([b"genome"]),
+            },
+        }
+        for group, datasets in columns.items():
+            for name, values in datasets.items():
+                group.create_dataset(name, data=values, compression="gzip", compression_opts=4, track_times=False)

@@ -1,0 +1,483 @@
+import gzip
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse
+import tifffile
+import zarr
+from PIL import Image
+
+from stmorph.errors import DataError
+from stmorph.files import zip_folder
+from stmorph.image.alignment import Alignment, read_alignment
+from stmorph.read import READERS, SlideInfo, read_slide
+from stmorph.read.xenium import XeniumOptions
+from stmorph.read.xenium_files import cell_ids, cell_polygons, cell_table, pixel_size, recount
+
+PX = 0.2125
+WIDTH, HEIGHT = 460, 300  # of the H&E image
+# H&E to morphology pixels: a quarter turn, 1.25 times as large, shifted. x' = 1.25 y + 40, y' = -1.25 x + 700.
+QUARTER = np.array([[0.0, 1.25, 40.0], [-1.25, 0.0, 700.0], [0.0, 0.0, 1.0]])
+INFO = SlideInfo(dataset="toy", slide="A", platform="xenium", organ="skin", species="human", patient="P1")
+
+
+class Outs:
+    """A minimal Xenium run: 40 cells, 4 genes and 3 controls; the H&E image is turned against it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        rng = np.random.default_rng(4)
+        self.matrix = QUARTER.copy()
+        self.he_px = rng.uniform(60, [400, 260], (40, 2))
+        frame = np.c_[self.he_px, np.ones(40)] @ QUARTER.T
+        self.xy_um = frame[:, :2] * PX
+        self.cell_id = [f"{i:02d}".translate(str.maketrans("0123456789", "abcdefghij")) + "aaaaaa-1" for i in range(40)]
+        self.counts = rng.poisson(2.0, (40, 7))
+        self.counts[:, 0] += 1
+        self.symbol = ["TP53", "ACTB", "KRT5", "CD3E", "NegControlProbe_00001", "BLANK_0001", "UnassignedCodeword_0001"]
+        self.gene_id = [f"ENSG{i:011d}" for i in range(4)] + self.symbol[4:]
+        self.feature_type = ["Gene Expression"] * 4 + [
+            "Negative Control Probe",
+            "Blank Codeword",
+            "Unassigned Codeword",
+        ]
+        self.genome = ["GRCh38"] * 4 + ["Unknown"] * 3
+        self.matrix_ids = list(self.cell_id)
+
+    def cells(self):
+        return pd.DataFrame(
+            {
+                "cell_id": self.cell_id,
+                "x_centroid": self.xy_um[:, 0],
+                "y_centroid": self.xy_um[:, 1],
+                "transcript_counts": self.counts[:, :4].sum(axis=1),
+                "cell_area": np.linspace(30, 90, len(self.cell_id)),
+                "nucleus_area": 20.0,
+            }
+        )
+
+    def write_cells(self, name="cells.csv.gz", **columns):
+        path, table = self.folder / name, self.cells().assign(**columns)
+        table.to_parquet(path, index=False) if name.endswith(".parquet") else table.to_csv(path, index=False)
+        return path
+
+    def write_zarr(self, ids):
+        folder, table = self.folder / "cells", self.cells()
+        root = zarr.open_group(folder, mode="w", zarr_format=2)
+        root.create_array("cell_id", data=ids)
+        root.create_array("cell_summary", data=table[["x_centroid", "y_centroid", "cell_area"]].to_numpy())
+        root["cell_summary"].attrs["column_names"] = ["cell_centroid_x", "cell_centroid_y", "cell_area"]
+        zip_folder(folder, self.folder / "cells.zarr.zip")
+        return self.folder / "cells.zarr.zip"
+
+    def write_h5(self):
+        path = self.folder / "cell_feature_matrix.h5"
+        matrix = scipy.sparse.csr_matrix(self.counts)
+        with h5py.File(path, "w") as file:
+            group = file.create_group("matrix")
+            for key in ("data", "indices", "indptr"):
+                group[key] = getattr(matrix, key)
+            group["shape"] = matrix.shape[::-1]
+            group["barcodes"] = np.array(self.matrix_ids, dtype="S")
+            features = group.create_group("features")
+            for key in ("gene_id", "symbol", "feature_type", "genome"):
+                name = {"gene_id": "id", "symbol": "name"}.get(key, key)
+                features[name] = np.array(getattr(self, key), dtype="S")
+        return path
+
+    def write_mtx(self):
+        folder = self.folder / "cell_feature_matrix"
+        folder.mkdir()
+        rows = zip(self.gene_id, self.symbol, self.feature_type)
+        (folder / "features.tsv.gz").write_bytes(gzip.compress("".join("\t".join(r) + "\n" for r in rows).encode()))
+        (folder / "barcodes.tsv.gz").write_bytes(gzip.compress(("\n".join(self.matrix_ids) + "\n").encode()))
+        with gzip.open(folder / "matrix.mtx.gz", "wb") as file:
+            scipy.io.mmwrite(file, scipy.sparse.coo_matrix(self.counts.T))
+        return folder
+
+    def write_image(self, size=(WIDTH, HEIGHT)):
+        pixels = np.full((size[1], size[0], 3), 240, np.uint8)
+        pixels[20:280, 30:430] = np.random.default_rng(0).integers(90, 160, pixels[20:280, 30:430].shape)
+        Image.fromarray(pixels).save(self.folder / "he.png")
+        return self.folder / "he.png"
+
+    def write_alignment(self):
+        path = self.folder / "he_imagealignment.csv"
+        np.savetxt(path, self.matrix, delimiter=",", fmt="%.10g")
+        return path
+
+    def write_experiment(self, pixel_size=PX):
+        path = self.folder / "experiment.xenium"
+        path.write_text(json.dumps({"major_version": 2, "pixel_size": pixel_size}))
+        return path
+
+    def transcripts(self):
+        cell, feature = np.nonzero(self.counts)
+        times = self.counts[cell, feature]
+        table = pd.DataFrame(
+            {
+                "cell_id": np.repeat(np.array(self.cell_id, dtype=object)[cell], times),
+                "feature_name": np.repeat(np.array(self.symbol, dtype=object)[feature], times),
+                "qv": 30.0,
+            }
+        )
+        poor = table.iloc[::3].assign(qv=19.9)
+        return pd.concat([table, poor, table.iloc[::5].assign(cell_id="UNASSIGNED")], ignore_index=True)
+
+    def write_transcripts(self, table, name="transcripts.parquet"):
+        path = self.folder / name
+        table.to_parquet(path, index=False) if name.endswith(".parquet") else table.to_csv(path, index=False)
+        return path
+
+    def boundaries(self):
+        corner = np.array([(-1, -1), (1, -1), (1, 2), (-1, 2), (-1, -1)], float)
+        vertex = (self.xy_um[:, None] + corner).reshape(-1, 2)
+        names = np.repeat(self.cell_id, 5)
+        return pd.DataFrame({"cell_id": names, "vertex_x": vertex[:, 0], "vertex_y": vertex[:, 1]})
+
+    def files(self, **given):
+        made = {
+            "counts": self.write_h5,
+            "cells": self.write_cells,
+            "image": self.write_image,
+            "alignment": self.write_alignment,
+            "experiment": self.write_experiment,
+        }
+        return {role: make() for role, make in made.items() if role not in given} | given
+
+    def read(self, info=INFO, options=None, **given):
+        return read_slide("xenium", self.files(**given), info, options)
+
+
+@pytest.fixture
+def outs(tmp_path):
+    return Outs(tmp_path)
+
+
+def place_px(slide):
+    return slide.obsm["spatial_um"] / slide.uns["stmorph"]["um_per_px"]
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+def test_content(outs):
+    slide = outs.read()
+    assert list(slide.obs_names) == sorted(outs.cell_id) and slide.uns["stmorph"]["unit"] == "cell"
+    at = pd.Index(outs.cell_id).get_indexer(slide.obs_names)
+    assert slide.X.dtype == np.int32 and (slide.X.toarray() == outs.counts[at]).all()
+    np.testing.assert_allclose(place_px(slide), outs.he_px[at], atol=1e-6)
+    np.testing.assert_allclose(slide.obs["cell_area_um2"], outs.cells()["cell_area"].iloc[at])
+
+
+def test_controls_are_flagged_and_kept(outs):
+    slide = outs.read()
+    assert list(slide.var_names) == outs.symbol
+    assert slide.var["control"].tolist() == [False] * 4 + [True] * 3
+
+
+def test_the_matrix_may_be_a_folder_of_text(outs):
+    h5, mtx = outs.read(), outs.read(counts=outs.write_mtx())
+    assert (h5.X != mtx.X).nnz == 0 and (h5.obs_names == mtx.obs_names).all()
+    assert h5.var["control"].tolist() == mtx.var["control"].tolist()
+
+
+def test_cells_of_every_format_are_the_same(outs):
+    csv = cell_table(outs.write_cells())
+    pd.testing.assert_frame_equal(csv, cell_table(outs.write_cells("cells.parquet")))
+    packed = [name.encode() for name in outs.cell_id]
+    pd.testing.assert_frame_equal(csv, cell_table(outs.write_cells("bytes.parquet", cell_id=packed)))
+    prefix = [
+        int(name[:8].translate(str.maketrans("abcdefghijklmnop", "0123456789abcdef")), 16) for name in outs.cell_id
+    ]
+    stored = cell_table(outs.write_zarr(np.column_stack([prefix, np.ones(40)]).astype(np.uint32)))
+    assert (stored.index == csv.index).all()
+    pd.testing.assert_frame_equal(stored[["x_um", "y_um", "cell_area_um2"]], csv[["x_um", "y_um", "cell_area_um2"]])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "name"), [(1437536272, 1, "ffkpbaba-1"), (0, 2, "aaaaaaaa-2"), (2**32 - 1, 1, "pppppppp-1")]
+)
+def test_known_ids_of_the_zarr_file(outs, prefix, suffix, name):
+    for key in ("cell_id", "xy_um", "counts"):
+        setattr(outs, key, getattr(outs, key)[:1])
+    stored = cell_table(outs.write_zarr(np.array([[prefix, suffix]], dtype=np.uint32)))
+    assert stored.index.tolist() == [name]
+
+
+def test_numbered_cells_of_the_first_version(outs):
+    outs.cell_id = list(range(1, 41))
+    outs.matrix_ids = [str(i) for i in outs.cell_id]
+    slide = outs.read()
+    assert set(slide.obs_names) == set(outs.matrix_ids)
+    row = slide.obs_names.get_loc("17")
+    assert (slide.X[row].toarray().ravel() == outs.counts[16]).all()
+    np.testing.assert_allclose(place_px(slide)[row], outs.he_px[16], atol=1e-6)
+
+
+def test_cells_without_counts_or_without_a_place_are_counted(outs):
+    outs.counts[3] = 0
+    outs.counts[7, :4] = 0  # controls alone are no counts
+    outs.counts[7, 4] = 5
+    cells = outs.cells().drop(index=[10, 11, 12])
+    path = outs.folder / "fewer.csv"
+    cells.to_csv(path, index=False)
+    slide = outs.read(cells=path)
+    assert slide.n_obs == 35
+    assert json.loads(slide.uns["stmorph"]["lost"]) == {"no counts": 2, "no position": 3}
+
+
+def test_boundaries_follow_the_cells_into_the_image(outs):
+    table = outs.boundaries()
+    gone = outs.cell_id[5]
+    table = table[table["cell_id"] != gone]
+    path = outs.folder / "cell_boundaries.csv.gz"
+    table.to_csv(path, index=False)
+    slide = outs.read(boundaries=path)
+    um, outline = slide.uns["stmorph"]["um_per_px"], slide.obsm["boundary_um"]
+    assert um == pytest.approx(1.25 * PX) and outline.shape == (40, 5, 2)
+    missing = np.isnan(outline).any(axis=(1, 2))
+    assert slide.obs_names[missing].tolist() == [gone]
+    for k in np.flatnonzero(~missing)[:5]:
+        # 2 x 3 um in the instrument's frame; the quarter turn exchanges the sides.
+        np.testing.assert_allclose(np.ptp(outline[k], axis=0), [3, 2], atol=1e-6)
+        assert (np.abs(outline[k].mean(axis=0) - slide.obsm["spatial_um"][k]) < 1).all()
+
+
+def test_outlines_of_unequal_length_are_filled_up_without_area(tmp_path):
+    table = pd.DataFrame(
+        {"cell_id": [7, 7, 7, 9, 9, 9, 9], "vertex_x": [0, 4, 0, 0, 2, 2, 0.0], "vertex_y": [0, 0, 4, 0, 0, 2, 2.0]}
+    )
+    table.to_parquet(tmp_path / "b.parquet")
+    found = cell_polygons(tmp_path / "b.parquet", np.array(["9", "8", "7"], dtype=object))
+    assert found[2].tolist() == [[0, 0], [4, 0], [0, 4], [0, 4]] and found[0].tolist()[3] == [0, 2]
+    assert np.isnan(found[1]).all()
+
+
+# --- alignment and scale ----------------------------------------------------------------------------------------------
+
+
+def test_the_alignment_maps_the_image_to_the_morphology_image():
+    alignment = Alignment(QUARTER, PX)
+    # By hand: the image's (100, 8) is x' = 1.25 * 8 + 40 = 50, y' = -1.25 * 100 + 700 = 575 in morphology pixels.
+    np.testing.assert_allclose(alignment.to_frame_um(np.array([100.0, 8.0])), [50 * PX, 575 * PX])
+    np.testing.assert_allclose(alignment.to_image_px(np.array([50 * PX, 575 * PX])), [100, 8])
+    assert alignment.um_per_px == pytest.approx(1.25 * PX)
+
+
+def test_a_published_alignment_maps_the_image_onto_the_run(tmp_path):
+    # 10x Genomics' Human_Breast_Biomarkers_S1_Top: H&E 20,515 x 43,995 px, morphology 53,994 x 27,420 px.
+    rows = "9.88824121e-03,1.28956723,-1108.08655\n-1.28956723,9.88824121e-03,26722.4245\n0,0,1\n"
+    (tmp_path / "a.csv").write_text(rows)
+    alignment = read_alignment(tmp_path / "a.csv")
+    assert alignment.um_per_px == pytest.approx(0.2740, abs=1e-4)  # a scanner's 40 x
+    centre_px = alignment.to_frame_um(np.array([20515, 43995]) / 2) / PX
+    np.testing.assert_allclose(centre_px, np.array([53994, 27420]) / 2, rtol=0.04)
+
+
+def test_without_an_alignment_the_image_has_the_morphology_images_pixels(outs):
+    outs.xy_um = outs.he_px * PX
+    files = {role: path for role, path in outs.files().items() if role not in ("alignment", "experiment")}
+    slide = read_slide("xenium", files, INFO)
+    at = pd.Index(outs.cell_id).get_indexer(slide.obs_names)
+    np.testing.assert_allclose(slide.obsm["spatial_um"], outs.he_px[at] * PX)
+    assert slide.uns["stmorph"]["um_per_px"] == PX
+    assert "no alignment" in slide.uns["stmorph"]["um_per_px_evidence"]
+
+
+def test_the_scale_is_the_alignments_and_a_declared_one_must_agree(outs):
+    slide = outs.read()
+    record = slide.uns["stmorph"]
+    assert record["um_per_px"] == record["um_per_px_measured"] == pytest.approx(1.25 * PX)
+    assert "scale 1.25" in record["um_per_px_evidence"]
+    near = outs.read(replace(INFO, um_per_px=0.27))
+    assert near.uns["stmorph"]["um_per_px"] == 0.27 and "declared" in near.uns["stmorph"]["um_per_px_evidence"]
+    np.testing.assert_allclose(place_px(near), place_px(slide))
+    with pytest.raises(DataError, match=r"declared as 0\.5000, but is 0\.2656 by the alignment's scale"):
+        outs.read(replace(INFO, um_per_px=0.5))
+
+
+def test_the_images_own_scale_is_told_beside_the_alignments(outs):
+    pixels = np.asarray(Image.open(outs.write_image()))
+    path = outs.folder / "he.ome.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", metadata={"PhysicalSizeX": 0.31, "PhysicalSizeXUnit": "µm"})
+    evidence = outs.read(image=path).uns["stmorph"]["um_per_px_evidence"]
+    assert "0.2656 by the alignment" in evidence and "0.3100 by the image's own record" in evidence
+
+
+def test_the_run_says_how_wide_its_pixels_are(outs):
+    outs.xy_um = outs.xy_um * 2
+    slide = outs.read(experiment=outs.write_experiment(2 * PX))
+    at = pd.Index(outs.cell_id).get_indexer(slide.obs_names)
+    np.testing.assert_allclose(place_px(slide), outs.he_px[at], atol=1e-6)
+    assert slide.uns["stmorph"]["um_per_px"] == pytest.approx(2.5 * PX)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1,0,0\n2,0,0\n0,0,1\n", "singular matrix"),
+        ("0,0,0\n0,0,0\n0,0,1\n", "singular matrix"),
+        ("1,0\n0,1\n", "2 x 2 values"),
+        ("1,0,0\n0,nan,0\n0,0,1\n", "finite numbers"),
+        ("1,0,0\n0,1,0\n5,7,1\n", "last row"),
+        ("1,0,0\n0,1.5,0\n0,0,1\n", "one axis by 1.5000"),
+        ("a,b,c\nd,e,f\n", "cannot be read"),
+        ("1,0,0\n0,1\n", "cannot be read"),
+    ],
+)
+def test_alignments_that_cannot_be(tmp_path, text, says):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=says) as error:
+        read_alignment(tmp_path / "a.csv")
+    assert "a.csv" in str(error.value)
+
+
+def test_the_inverse_of_the_alignment_is_found_out(outs):
+    outs.matrix = np.linalg.inv(QUARTER)
+    with pytest.raises(DataError, match="lie outside"):
+        outs.read()
+
+
+# --- transcripts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["transcripts.parquet", "transcripts.csv.gz"])
+def test_a_recount_finds_the_matrix_again(outs, name):
+    table = outs.transcripts()
+    path = outs.write_transcripts(table, name)
+    found = recount(path, np.array(outs.cell_id), np.array(outs.symbol), 20)
+    assert (found == outs.counts.sum(axis=1)).all()
+    assert outs.read(transcripts=path).n_obs == 40
+    some = recount(path, np.array(outs.cell_id), np.array(outs.symbol[:2]), 20)
+    assert (some == outs.counts[:, :2].sum(axis=1)).all()
+    poor = recount(path, np.array(outs.cell_id), np.array(outs.symbol), 0)
+    assert poor.sum() == (table["cell_id"] != "UNASSIGNED").sum()
+
+
+def test_transcripts_of_another_run_are_refused(outs):
+    path = outs.write_transcripts(outs.transcripts().iloc[: outs.counts.sum() // 2])
+    with pytest.raises(DataError, match=r"gives \d+ of 40 cells another total than .*cell_feature_matrix.h5"):
+        outs.read(transcripts=path)
+    assert outs.read(transcripts=path, options=XeniumOptions(max_recount_difference=1)).n_obs == 40
+    numbers = outs.transcripts().assign(cell_id=np.where(outs.transcripts()["cell_id"] == "UNASSIGNED", -1, 5))
+    with pytest.raises(DataError, match="gives 40 of 40 cells another total"):
+        outs.read(transcripts=outs.write_transcripts(numbers))
+
+
+def test_transcripts_without_a_column(outs):
+    for name in ("transcripts.parquet", "transcripts.csv"):
+        with pytest.raises(DataError, match=f"{name} cannot be read .*qv"):
+            outs.read(transcripts=outs.write_transcripts(outs.transcripts().drop(columns="qv"), name))
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["counts", "cells", "cells_csv", "cells_zarr", "boundaries", "transcripts"])
+def test_truncated_files(outs, role):
+    path = {
+        "counts": outs.write_h5,
+        "cells": lambda: outs.write_cells("cells.parquet"),
+        "cells_csv": outs.write_cells,
+        "cells_zarr": lambda: outs.write_zarr(np.ones((40, 2), np.uint32)),
+        "boundaries": lambda: outs.write_transcripts(outs.boundaries(), "cell_boundaries.csv.gz"),
+        "transcripts": lambda: outs.write_transcripts(outs.transcripts()),
+    }[role]()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"{path.name} cannot be read .*truncated or of another kind"):
+        outs.read(**{role.split("_")[0]: path})
+
+
+def test_cells_of_another_run(outs):
+    outs.matrix_ids = [name.replace("-1", "-2") for name in outs.cell_id]
+    with pytest.raises(DataError, match=r"no barcode in common"):
+        outs.read()
+    table = outs.boundaries()
+    path = outs.write_transcripts(table.assign(cell_id="pppppppp-1"), "cell_boundaries.csv")
+    outs.matrix_ids = list(outs.cell_id)
+    with pytest.raises(DataError, match=r"cell_boundaries.csv outlines none of the 40 cells"):
+        outs.read(boundaries=path)
+
+
+def test_cells_named_twice(outs):
+    outs.cell_id[4] = outs.cell_id[5]
+    with pytest.raises(DataError, match=f"cells.csv.gz names 1 cells more than once, first '{outs.cell_id[5]}'"):
+        outs.read()
+    outs.cell_id, outs.matrix_ids = outs.matrix_ids, outs.cell_id
+    with pytest.raises(DataError, match=r"cell_feature_matrix.h5 names 1 barcodes more than once"):
+        outs.read()
+
+
+def test_values_that_are_missing_or_negative(outs):
+    x = outs.xy_um[:, 0].copy()
+    x[6] = np.nan
+    with pytest.raises(DataError, match=f"x_centroid of {outs.cell_id[6]} is .*nan"):
+        outs.read(cells=outs.write_cells(x_centroid=x))
+    x[6] = -3.5
+    with pytest.raises(DataError, match=rf"cell {outs.cell_id[6]} lies at \(-3.5, "):
+        outs.read(cells=outs.write_cells(x_centroid=x))
+    with pytest.raises(DataError, match="a cell_id is missing"):
+        outs.read(cells=outs.write_cells(cell_id=[None, *outs.cell_id[1:]]))
+    with pytest.raises(DataError, match="a cell_id is missing or no whole number"):
+        cell_ids(pd.Series([1.0, np.nan]), outs.folder)
+    vertices = outs.boundaries()
+    vertices.loc[12, "vertex_y"] = np.nan
+    with pytest.raises(DataError, match=f"vertex_y of {outs.cell_id[2]} is .*nan"):
+        outs.read(boundaries=outs.write_transcripts(vertices, "b.parquet"))
+
+
+def test_swapped_axes(outs):
+    cells = outs.write_cells(x_centroid=outs.xy_um[:, 1], y_centroid=outs.xy_um[:, 0])
+    with pytest.raises(DataError, match=r"cells.csv.gz: \d+ of 40 spots lie outside"):
+        outs.read(cells=cells)
+    outs.matrix = np.eye(3)
+    outs.xy_um = outs.he_px[:, ::-1] * PX
+    with pytest.raises(DataError, match="axes look swapped"):
+        outs.read()
+
+
+def test_an_empty_slide(outs):
+    empty = outs.folder / "cells.csv"
+    outs.cells().iloc[:0].to_csv(empty, index=False)
+    with pytest.raises(DataError, match=r"cells.csv holds no cell"):
+        outs.read(cells=empty)
+    outs.counts[:] = 0
+    with pytest.raises(DataError, match=r"cell_feature_matrix.h5 holds no counts"):
+        outs.read()
+
+
+def test_two_species(outs):
+    outs.gene_id[1] = "ENSMUSG00000000001"
+    with pytest.raises(DataError, match=r"several species by their ids \(.*1 mouse\)"):
+        outs.read()
+    with pytest.raises(DataError, match="expected mouse as declared"):
+        outs.gene_id[1] = "ENSG00000000001x"
+        outs.read(replace(INFO, species="mouse"))
+
+
+def test_files_of_another_kind(outs):
+    with pytest.raises(DataError, match="has no column x_centroid, y_centroid"):
+        outs.read(cells=outs.write_transcripts(outs.boundaries(), "b.csv"))
+    with pytest.raises(DataError, match="has no column vertex_x, vertex_y"):
+        outs.read(boundaries=outs.write_cells())
+    labelled = outs.boundaries().assign(label_id=np.arange(200) // 3)
+    with pytest.raises(DataError, match="several outlines; expected one a cell"):
+        outs.read(boundaries=outs.write_transcripts(labelled, "nucleus_boundaries.parquet"))
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "{", '{"pixel_size": 0}', '{"pixel_size": "x"}', '{"pixel_size": NaN}'])
+def test_experiments_that_say_no_width(tmp_path, text):
+    (tmp_path / "experiment.xenium").write_text(text)
+    with pytest.raises(DataError, match=r"experiment.xenium.*pixel_size"):
+        pixel_size(tmp_path / "experiment.xenium")
+
+
+def test_the_roles_are_the_readers():
+    required = {role for role, needed in READERS["xenium"].roles.items() if needed}
+    assert required == {"counts", "cells", "image"}
