@@ -8,10 +8,10 @@ SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --profile profiles/local
 # Every step is its own process: without the compiled modules each would compile the libraries anew (8 seconds a start).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev demo demo-run report test lint format targets lock clean
+.PHONY: help setup setup-dev demo demo-run report check-cluster test lint format targets cost archive restore forget tables-from-scores scores-from-models lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 setup: .venv/run.stamp ## make .venv with exactly the locked packages
 
@@ -36,6 +36,33 @@ report: setup ## one self-contained HTML page of a study's tables and figures (C
 
 targets: setup ## the names of a study's tables and figures, a line each (CONFIG=config/demo.yaml)
 	@.venv/bin/snakemake --configfile $(CONFIG) --cores 1 --quiet all -- targets
+
+check-cluster: setup ## what a run on this cluster would stumble over (SITE=folder of your profile CONFIG=config/demo.yaml)
+	@PYTHONPATH=src .venv/bin/python -m stmorph.cluster --profile profiles/slurm $(if $(SITE),--profile $(SITE)) --configfile $(CONFIG)
+
+cost: setup ## what a study or one of its targets would cost (CONFIG=config/demo.yaml TARGET=stem_table1)
+	@.venv/bin/snakemake cost$(if $(TARGET),_$(TARGET)) --configfile $(CONFIG) --cores 1 --quiet all
+
+archive: setup ## scores and models of a study, one file each, in its results/.../bundles (CONFIG=config/demo.yaml)
+	.venv/bin/snakemake archive --cores $(CORES) --profile profiles/local --configfile $(CONFIG) --quiet host reason rules
+
+PUT = .venv/bin/python workflow/scripts/restore.py put $(BUNDLE) --config $(CONFIG) $(if $(OVERWRITE),--overwrite) $(if $(ANY_CODE),--any-code)
+
+restore: setup ## put published scores or models in place, every checksum first (BUNDLE=file CONFIG=config/demo.yaml)
+	@$(PUT)
+
+forget: setup ## take restored files away again (KIND=scores or models, CONFIG=config/demo.yaml)
+	@.venv/bin/python workflow/scripts/restore.py forget $(KIND) --config $(CONFIG)
+
+tables-from-scores: setup ## the tables from published scores, nothing else is made (BUNDLE=file CONFIG=config/demo.yaml)
+	@$(PUT)
+	.venv/bin/snakemake tables --cores $(CORES) --profile profiles/local --configfile $(CONFIG) --quiet host reason rules
+
+# Restored scores go first: they would be taken as given.
+scores-from-models: setup ## draws, scores and tables from published models, nothing is trained (BUNDLE=file CONFIG=config/demo.yaml)
+	@$(PUT)
+	@.venv/bin/python workflow/scripts/restore.py forget scores --config $(CONFIG)
+	.venv/bin/snakemake scores tables --cores $(CORES) --profile profiles/local --configfile $(CONFIG) --quiet host reason rules
 
 # In the order they are found: the long ones come first and run beside each other.
 test: setup-dev ## unit, pipeline and real-data tests

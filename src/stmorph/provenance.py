@@ -35,7 +35,7 @@ def write_provenance(
         "run": dict(run),
         "digests": dict(digests),
         "stmorph": __version__,
-        "git": _git(),
+        "git": git_state(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
@@ -46,7 +46,9 @@ def write_provenance(
         partial.write_text(json.dumps(content, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def _git() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
+    """Return the commit of this checkout and how many tracked files differ from it; None without a repository."""
+
     def ask(*words: str) -> str | None:
         try:
             answer = subprocess.run(

@@ -68,7 +68,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished: Place):
     benchmarks = {
         path.relative_to(results / "benchmarks").with_suffix("") for path in results.glob("benchmarks/**/*.tsv")
     }
-    assert logs == benchmarks and len(logs) == 26
+    assert logs == benchmarks and len(logs) == 29
     assert [path for path in results.glob("logs/**/*.log") if not path.stat().st_size] == []
 
 

@@ -14,9 +14,9 @@ rule embedding:
         "../envs/stmorph.yaml"
     threads: 1
     resources:
+        **gpus(lambda w: study.encoder_gpu(w.encoder)),
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=240,
-        gpu=lambda w: study.encoder_gpu(w.encoder),
     params:
         encoder=lambda w: study.config.encoders[w.encoder].model_dump(),
         code=code_digest("encoders", "image.tiles"),

@@ -12,9 +12,9 @@ rule importance:
         "../envs/stmorph.yaml"
     threads: 1
     resources:
+        **gpus(lambda w: max(study.plan.resources(run).gpu for run in study.plan.importance_runs[w.importance])),
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=120,
-        gpu=lambda w: max(study.plan.resources(run).gpu for run in study.plan.importance_runs[w.importance]),
     params:
         entry=lambda w: study.config.importance[w.importance].model_dump(),
         runs=lambda w: [run.as_dict() for run in study.plan.importance_runs[w.importance]],

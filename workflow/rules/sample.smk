@@ -13,9 +13,9 @@ rule sample:
         "../envs/stmorph.yaml"
     threads: lambda w: study.run(w).training.get("cpu_threads", 1)
     resources:
+        **gpus(lambda w: study.resources(w).gpu),
         mem_mb=lambda w, attempt: study.resources(w).mem_mb * attempt,
         runtime=lambda w: study.resources(w).runtime,
-        gpu=lambda w: study.resources(w).gpu,
     params:
         run=lambda w: study.run(w).as_dict(),
         code=lambda w: study.code_of(study.run(w), "sample"),

@@ -1,7 +1,7 @@
 # Draws against the truth; every number with what makes it comparable.
 rule score:
     input:
-        unpack(lambda w: study.score_inputs(study.run(w))),
+        unpack(lambda w: given.inputs(paths.run("scores.parquet", study.run(w)), study.score_inputs(study.run(w)))),
     output:
         scores=paths.run("scores.parquet"),
         genes=paths.run("genes.parquet"),

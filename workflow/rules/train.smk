@@ -1,7 +1,7 @@
 # One model: EMA weights and all that sampling needs. What a resume needs lies outside the outputs, in work/.
 rule train:
     input:
-        unpack(lambda w: study.data_inputs(study.run(w))),
+        unpack(lambda w: given.inputs(paths.run("model.safetensors", study.run(w)), study.data_inputs(study.run(w)))),
     output:
         model=paths.run("model.safetensors"),
         record=paths.run("model.json"),
@@ -17,9 +17,9 @@ rule train:
         "../envs/stmorph.yaml"
     threads: lambda w: study.run(w).training.get("cpu_threads", 1)
     resources:
+        **gpus(lambda w: study.resources(w).gpu),
         mem_mb=lambda w, attempt: study.resources(w).mem_mb * attempt,
         runtime=lambda w: study.resources(w).runtime,
-        gpu=lambda w: study.resources(w).gpu,
     params:
         run=lambda w: study.run(w).as_trained(),
         work=paths("work"),

@@ -6,7 +6,7 @@ from ..digests import digest_of
 from ..errors import ConfigError
 from .check import Problems, noted
 from .load import Study
-from .plan import Plan
+from .plan import Plan, Run
 
 
 def check_options(study: Study, plan: Plan, problems: Problems | None = None) -> None:
@@ -110,15 +110,33 @@ def _check_runs(study: Study, plan: Plan, problems: Problems) -> None:
             continue
         if method.family != run.family:
             problems.add(f"{path}: family", f"the YAML says {run.family!r}, the code {method.family!r}; mend the YAML")
-        problems.validate(method.Options, run.options, f"{path}: options")
+        options = problems.validate(method.Options, run.options, f"{path}: options")
         if method.trains == "steps":
             problems.validate(TrainingOptions, run.training, f"{path}: training")
         problems.validate(SamplingConfig, run.sampling, f"{path}: sampling")
-        if "cells" in method.needs:
+        if options is not None and "cells" in method.needs_with(options):
+            _check_cells(study, run, path, problems)
+
+
+def _check_cells(study: Study, run: Run, path: str, problems: Problems) -> None:
+    """Note a run that reads cells where its data set gives none, or gives windows of another size than the tiles."""
+    dataset, tiling = study.datasets[run.dataset], study.config.tiles[run.tiles]
+    for slide, entry in dataset.slides.items():
+        windows = {**dataset.reader_options, **entry.reader_options}.get("windows")
+        if not windows:
             problems.add(
                 path,
-                "the method needs cells, which none of the configured readers gives; use a single-unit method on spots",
+                f"the method needs cells, which slide {slide!r} of dataset {run.dataset!r} does not give; set windows "
+                "in its reader_options (reader 'xenium'), or use a single-unit method",
             )
+            return
+        if windows.get("fov_um") != tiling.get("fov_um"):
+            problems.add(
+                f"config/datasets/{run.dataset}.yaml: slides.{slide}: reader_options: windows.fov_um",
+                f"{windows.get('fov_um')} is not the fov_um of tiles.{run.tiles} ({tiling.get('fov_um')}); a window's "
+                "cells must be those in its picture: give both the same",
+            )
+            return
 
 
 def _check_figures(study: Study, problems: Problems) -> None:

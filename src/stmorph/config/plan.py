@@ -115,7 +115,7 @@ class Plan:
             self._problems.known(f"figures.{name}: table", figure.table, study.tables, "table")
         for name, split in self.config.splits.items():
             self._check_split(name, split)
-        targets = [*study.tables, *self.config.figures, *self.config.importance]
+        targets = [*study.tables, *self.config.figures, *self.config.importance, "quality"]
         for name in sorted({name for name in targets if targets.count(name) > 1}):
             self._problems.add(name, "names two targets; give each table, figure and importance its own name")
 

@@ -1,5 +1,6 @@
 """What the Snakefile asks for: the plan, the paths, the sources, and what each target is called."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import Any
 
 from ..digests import code_digest
 from ..errors import StmorphError
+from ..fetch.source import Archived, Source
 from ..figures import load_figure
 from ..methods.registry import load_method
 from .check import Problems
+from .downloads import download_list
 from .load import Study, load_study
 from .options import check_options
 from .plan import Paths, Plan, Run, fold_names
-from .sources import Source, check_sources, gene_set_source, slide_sources
+from .sources import archived_sources, check_sources, fetched_sources, gene_set_source, slide_sources
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,23 @@ class Workflow:
 
     @cached_property
     def fetched(self) -> dict[str, Source]:
-        """Return path -> source of every file that the study fetches."""
-        found = {}
-        for name, dataset in self.study.datasets.items():
-            every = [source for slide in dataset.slides for source in self.sources(name, slide).values()]
-            every += [gene_set_source(name, dataset, sets, self.config) for sets in dataset.gene_sets]
-            found |= {source.path: source for source in every if source.url}
-        return found
+        """Return path -> source of every file that comes over the network, archives included."""
+        return fetched_sources(self.study.datasets, self.config)
+
+    @cached_property
+    def archived(self) -> list[Archived]:
+        """Return the archives of which the study takes files."""
+        return archived_sources(self.study.datasets, self.config)
+
+    @property
+    def downloads(self) -> str:
+        """Return where fetched files lie, as their paths begin."""
+        return str(Path(self.config.downloads))
+
+    @property
+    def fetched_pattern(self) -> str:
+        """Return what matches the paths of fetched files below `downloads`, and nothing else."""
+        return "|".join(re.escape(str(Path(path).relative_to(self.downloads))) for path in sorted(self.fetched))
 
     def slide_info(self, dataset: str, slide: str) -> dict[str, Any]:
         """Return what the reader must know of a slide beyond its files."""
@@ -267,6 +280,24 @@ class Workflow:
         entry = self.config.importance[importance]
         return self.gene_sets(self.plan.importance_runs[importance][0].dataset, entry.gene_sets)
 
+    # --- quality ---
+
+    def tilings_of(self, dataset: str) -> list[str]:
+        """Return the tilings that a dataset's quality pages tell of: those in use, else the study's first."""
+        return self.split_tilings(dataset) or [next(iter(self.config.tiles))]
+
+    def quality_tilings(self, file: str, dataset: str, slide: str) -> list[str]:
+        """Return a file of each of a slide's tilings, in the order of `tilings_of`."""
+        return [self.paths.tiling(file, dataset, slide, tiles) for tiles in self.tilings_of(dataset)]
+
+    def quality_files(self, kind: str) -> list[str]:
+        """Return the pages (`png`) or the records (`json`) of all slides."""
+        return [
+            self.paths(f"quality/{name}/{slide}.{kind}")
+            for name in sorted(self.study.datasets)
+            for slide in self.slides(name)
+        ]
+
     # --- targets ---
 
     @cached_property
@@ -280,6 +311,8 @@ class Workflow:
         for name, entry in self.config.importance.items():
             files = ["importance.csv", "enrichment.csv", "prerank.csv", "importance.png"]
             found[name] = (entry.description, [self.paths(f"importance/{name}/{file}") for file in files])
+        tables = [self.paths(f"quality/quality.{kind}") for kind in ("csv", "md", "html")]
+        found["quality"] = ("Quality control: a page a slide, and a table of all", self.quality_files("png") + tables)
         return found
 
     def target_list(self) -> str:
@@ -287,6 +320,10 @@ class Workflow:
         width = max(map(len, self.targets), default=0)
         lines = [f"  {name:<{width}}  {text}" for name, (text, _) in self.targets.items()]
         return "\n".join([self.config.title, "", *lines])
+
+    def download_list(self, ask: bool = True) -> str:
+        """Return what the study would fetch, with sizes (servers are asked for unknown ones), licences and gates."""
+        return download_list(self.study.datasets, self.config, ask)
 
 
 TRUTH_ROLES = frozenset({"truth", "truth_json"})

@@ -1,0 +1,1 @@
+"""Published scores and models: one archive file each, checked before anything is put in place."""
