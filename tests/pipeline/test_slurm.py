@@ -78,7 +78,7 @@ def disturbed(cluster: Cluster, finished: Place, tmp_path_factory: pytest.TempPa
             status = process.wait(timeout=2 * PATIENCE_S)
         finally:
             if process.poll() is None:
-                process.terminate()
+                process.kill()  # asked politely it would wait for jobs of a cluster that is no more
                 print(output.read_text())
     return Ended(place, status, output.read_text(), cluster.jobs(), noticed_s)
 

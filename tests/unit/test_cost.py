@@ -162,6 +162,24 @@ def test_another_slide_of_the_data_set_tells_and_another_data_set_does_not(study
     assert (one.basis, one.cpu_s) == ("scaled", 8)
 
 
+def test_a_figure_of_another_study_tells_nothing(study):
+    job = next(job for job in study_jobs(study).values() if job.rule == "figure")
+    pattern = "results/demo/benchmarks/figure/{figure,[^/]+}.tsv"
+    benchmark(f"results/other/benchmarks/figure/{job.wildcards['figure']}.tsv", 10, 8)
+    assert Benchmarks(study.config.results).of(job, pattern) == []
+    benchmark(f"results/demo/benchmarks/figure/{job.wildcards['figure']}.tsv", 10, 8)
+    assert [past.same_job for past in Benchmarks(study.config.results).of(job, pattern)] == [True]
+
+
+def test_a_floor_that_deals_out_half_of_the_tiles_did_all_it_could(study):
+    job = job_of(study, "sample", "real_against_real")
+    record("results/demo", job.run)
+    units = min(50, job.run.sampling["max_units"] or 50)
+    drawn("results/demo", job.run, draws=job.run.sampling["draws"], units=units, test_units=100)
+    benchmark(f"results/demo/benchmarks/sample/{job.run.folder}.tsv", 100, 60)
+    assert [past.same_job for past in known(study, job)] == [True]
+
+
 @pytest.mark.parametrize("text", ["", HEAD, "s\tcpu_time\nNA\t1\n", "\x00"])
 def test_a_broken_benchmark_counts_as_none(tmp_path, text):
     (tmp_path / "broken.tsv").write_text(text)

@@ -6,9 +6,9 @@ for target in [None, *study.targets]:
             "cost" if target is None else f"cost_{target}"
         log:
             paths(f"logs/cost/{target or 'all'}.log"),
+        localrule: True
         params:
             target=target,
-        localrule: True
         run:
             from stmorph.cost.show import cost_text
 

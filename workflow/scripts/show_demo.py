@@ -8,6 +8,7 @@ found = [
     ("report", [results / "report.html"]),
     ("tables", sorted((results / "tables").glob("*.md"))),
     ("figures", sorted((results / "figures").glob("*.png"))),
+    ("quality", sorted((results / "quality").glob("*.md"))),
     ("gene importance", sorted((results / "importance").glob("*/importance.png"))),
 ]
 print("\nThe demo is made. Look at:")

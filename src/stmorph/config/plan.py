@@ -9,6 +9,9 @@ from .check import Problems, noted
 from .load import Study, merge
 from .schema import ResourceConfig, RunConfig, SplitConfig
 
+OWN_TARGETS = ("quality", "scores", "tables", "archive", "cost", "targets", "downloads")
+"""Targets that every study has; no table, figure or importance may be called so."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -115,7 +118,7 @@ class Plan:
             self._problems.known(f"figures.{name}: table", figure.table, study.tables, "table")
         for name, split in self.config.splits.items():
             self._check_split(name, split)
-        targets = [*study.tables, *self.config.figures, *self.config.importance, "quality"]
+        targets = [*study.tables, *self.config.figures, *self.config.importance, *OWN_TARGETS]
         for name in sorted({name for name in targets if targets.count(name) > 1}):
             self._problems.add(name, "names two targets; give each table, figure and importance its own name")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.plan import Run
+from ..methods.registry import load_method
 from .jobs import Job, filled
 
 FREE = frozenset({"slide", "split", "panel", "label", "seed", "table"})
@@ -59,9 +60,12 @@ class Benchmarks:
             return [found]
         if not Path(pattern).is_relative_to(self.own):
             return []
+        # Without a data set in its name, a file of another study tells nothing: a figure may show any.
+        told = "dataset" in job.wildcards or job.rule.startswith("simulate_")
         alike = []
         for folder, path, wildcards in self._like(Path(pattern).relative_to(self.own).as_posix()):
-            if all(wildcards[name] == value for name, value in job.wildcards.items() if name not in FREE):
+            same = all(wildcards[name] == value for name, value in job.wildcards.items() if name not in FREE)
+            if same and (told or folder == self.own):
                 alike += filter(None, [self._past(job, path, folder, wildcards, False)])
         return alike
 
@@ -114,7 +118,8 @@ def _moved(path: str, own: Path, folder: Path) -> Path:
 
 def _scale(job: Job, run: Run, folder: Path, wildcards: Mapping[str, str]) -> float | None:
     """Return how many times the work of a past run a run's job has; None where the two cannot be compared."""
-    record = _record(folder, tuple(wildcards.values()))
+    folder, key = folder.resolve(), tuple(wildcards.values())
+    record = _record(folder, key)
     if record is None:
         return None
     config, device = record
@@ -129,11 +134,13 @@ def _scale(job: Job, run: Run, folder: Path, wildcards: Mapping[str, str]) -> fl
         return None
     if job.rule == "train":
         return run.training["steps"] / training["steps"] if "steps" in run.training and "steps" in training else 1.0
-    drawn = _drawn(folder, tuple(wildcards.values()))
+    drawn = _drawn(folder, key)
     if drawn is None:
         return None
     draws, units, test_units = drawn
     ours = min(run.sampling["max_units"] or test_units, test_units)
+    if load_method(run.method).wants_real:  # deals out the other half
+        ours = min(ours, test_units // 2)
     return run.sampling["draws"] * ours / (draws * units)
 
 

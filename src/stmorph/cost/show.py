@@ -64,7 +64,7 @@ def _cells(sums: Total) -> list[str]:
         mark + _hours(sums.cpu_h),
         (mark if sums.gpu_h else "") + _hours(sums.gpu_h),
         human(sums.mem_mb * 1e6),
-        _size(sums.size_bytes, sums.sizes_unknown, sums.jobs),
+        _size(sums.size_bytes, sums.sizes_unknown, sums.jobs, "jobs"),
         ", ".join(f"{sums.bases[basis]} {basis}" for basis in sorted(sums.bases)),
         _downloads(sums),
     ]
@@ -74,17 +74,16 @@ def _hours(hours: float) -> str:
     return "0" if hours == 0 else f"{hours:.3f}" if hours < 0.1 else f"{hours:.1f}" if hours < 100 else f"{hours:.0f}"
 
 
-def _size(size_bytes: float, unknown: int, jobs: int) -> str:
-    if unknown == jobs:
+def _size(size_bytes: float, unknown: int, all_of_them: int, what: str) -> str:
+    if unknown == all_of_them:
         return "?"
-    return human(round(size_bytes)) + (f" + ? of {unknown} jobs" if unknown else "")
+    return human(round(size_bytes)) + (f" + ? of {unknown} {what}" if unknown else "")
 
 
 def _downloads(sums: Total) -> str:
     if not sums.downloads:
         return "nothing"
-    unknown = f" + ? of {sums.downloads_unknown}" if sums.downloads_unknown else ""
-    return f"{sums.downloads} files, {human(round(sums.download_bytes))}{unknown}"
+    return f"{sums.downloads} files, {_size(sums.download_bytes, sums.downloads_unknown, sums.downloads, 'files')}"
 
 
 def _table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
