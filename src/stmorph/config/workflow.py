@@ -12,8 +12,8 @@ from ..digests import code_digest
 from ..errors import StmorphError
 from ..fetch.source import Archived, Source
 from ..figures import load_figure
-from ..methods.registry import load_method
 from .check import Problems
+from .checked import MethodFacts, method_facts, remember, remembered, study_key
 from .downloads import download_list
 from .load import Study, load_study
 from .options import check_options
@@ -28,6 +28,7 @@ class Workflow:
     study: Study
     plan: Plan
     paths: Paths
+    facts: Mapping[str, MethodFacts]
 
     @property
     def config(self):
@@ -110,7 +111,7 @@ class Workflow:
 
     def needs(self, run: Run) -> frozenset[str]:
         """Return what the run's method needs of the data: tiles, embedding, cells."""
-        return load_method(run.method).needs
+        return frozenset(self.facts[run.method].needs)
 
     def data_inputs(self, run: Run, needs: frozenset[str] | None = None) -> dict[str, list[str]]:
         """Return the inputs of a training, sampling or scoring job; per-slide lists in the order of the slides."""
@@ -259,7 +260,7 @@ class Workflow:
 
     def trains_by_steps(self, run: Run) -> bool:
         """Return whether a run has a loss curve."""
-        return load_method(run.method).trains == "steps" and run.condition == "paired"
+        return self.facts[run.method].steps and run.condition == "paired"
 
     def importance_inputs(self, importance: str) -> dict[str, list[str]]:
         """Return the inputs of a gene importance: the data and the models of its runs."""
@@ -338,8 +339,15 @@ def open_study(raw: Mapping[str, Any], root: Path) -> Workflow:
         problems = Problems()
         check_sources(study.datasets, study.config, problems)
         plan = Plan(study, problems)
-        check_options(study, plan, problems)
-        problems.stop_if_any()
-        return Workflow(study, plan, Paths(study.config.results))
+        key = study_key(study)
+        # With a mistake found already, the others are looked for too: all are told at once.
+        methods = [run.method for run in plan.runs]
+        facts = None if problems.found else remembered(key, methods)
+        if facts is None:
+            check_options(study, plan, problems)
+            problems.stop_if_any()
+            facts = method_facts(methods)
+            remember(key, facts)
+        return Workflow(study, plan, Paths(study.config.results), facts)
     except StmorphError as error:
         sys.exit(f"stmorph: {error}")
