@@ -18,7 +18,7 @@ rule archive_scores:
     params:
         about=lambda w: bundle_about(study, "scores"),
         code=code_digest("bundle.pack"),
-        results=study.config.results,
+        results=lambda w: study.config.results,
     script:
         "../scripts/archive.py"
 
@@ -42,7 +42,7 @@ rule archive_models:
     params:
         about=lambda w: bundle_about(study, "models"),
         code=code_digest("bundle.pack"),
-        results=study.config.results,
+        results=lambda w: study.config.results,
     script:
         "../scripts/archive.py"
 
