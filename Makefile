@@ -8,7 +8,7 @@ SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --profile profiles/local
 # Every step is its own process: without the compiled modules each would compile the libraries anew (8 seconds a start).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev demo demo-run report check-cluster test lint format targets cost archive restore forget tables-from-scores scores-from-models lock clean
+.PHONY: help setup setup-dev demo demo-run report check-cluster resume test lint format targets cost archive restore forget tables-from-scores scores-from-models lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ targets: setup ## the names of a study's tables and figures, a line each (CONFIG
 
 check-cluster: setup ## what a run on this cluster would stumble over (SITE=folder of your profile CONFIG=config/demo.yaml)
 	@PYTHONPATH=src .venv/bin/python -m stmorph.cluster --profile profiles/slurm $(if $(SITE),--profile $(SITE)) --configfile $(CONFIG)
+
+resume: setup ## after the main process was killed: wait for its jobs, unlock, go on (TARGET=... CONFIG=config/demo.yaml SITE=folder)
+	@PYTHONPATH=src .venv/bin/python -m stmorph.cluster.resume -- $(TARGET) --profile profiles/slurm $(if $(SITE),--profile $(SITE)) --configfile $(CONFIG)
 
 cost: setup ## what a study or one of its targets would cost (CONFIG=config/demo.yaml TARGET=stem_table1)
 	@.venv/bin/snakemake cost$(if $(TARGET),_$(TARGET)) --configfile $(CONFIG) --cores 1 --quiet all
