@@ -83,7 +83,8 @@ def wait_for_orphans(folder: Path, poll_s: float = POLL_S) -> int:
     """
     if alive := main_processes(folder):
         raise StmorphError(
-            f"Snakemake is at work in {folder} (process {alive[0]}); expected it to be gone: let it end, or stop it with Ctrl-C"
+            f"Snakemake is at work in {folder} (process {alive[0]}); expected it to be gone: let it end, or stop it "
+            "with Ctrl-C"
         )
     seen: set[str] = set()
     told: list[Orphan] = []
