@@ -208,9 +208,9 @@ def new_place(base: Path, study: dict | None = None, dataset: dict | None = None
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Return what a broken step would leave: partial files, anywhere, and anything in results/work."""
+    """Return what a broken step would leave: partial files, anywhere, and in results/work all but finished models."""
     partial = [path for path in folder.rglob("*.partial-*")] + [path for path in folder.rglob(".partial-*")]
-    work = [path for path in folder.glob("results/work/**/*") if path.is_file()]
+    work = [path for path in folder.glob("results/work/*/**/*") if path.is_file() and path.parent.name != "finished"]
     return sorted({str(path.relative_to(folder)) for path in [*partial, *work]})
 
 

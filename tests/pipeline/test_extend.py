@@ -67,7 +67,8 @@ def extended(finished: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def test_only_what_was_added_is_made(extended: tuple[Place, str]):
     expected = {"simulate_other": 2, "slide": 2, "tiles": 2, "split": 1, "panel": 1}
-    assert jobs_of(extended[1]) == expected | {"train": 2, "sample": 2, "score": 2, "table": 1}
+    made = {"train": 2, "sample": 2, "score": 2, "table": 1, "quality_page": 2, "quality_table": 1}
+    assert jobs_of(extended[1]) == expected | made
 
 
 def test_what_was_added_appears_in_the_table(extended: tuple[Place, str]):

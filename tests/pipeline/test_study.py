@@ -74,7 +74,8 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished: Place):
 
 def test_nothing_half_written_is_left(finished: Place):
     assert leftovers(finished.folder) == []
-    assert [path for path in (finished.folder / "results").glob("work/*")] == []
+    models = {path.parent.parent.name for path in finished.folder.glob("results/work/*/finished/files.json")}
+    assert models == {path.name for path in finished.folder.glob("results/work/*")} and models
 
 
 def test_the_truth_is_no_input_of_a_reader_or_a_method(finished: Place):

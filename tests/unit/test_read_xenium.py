@@ -307,7 +307,7 @@ def test_the_images_own_scale_is_told_beside_the_alignments(outs):
     path = outs.folder / "he.ome.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", metadata={"PhysicalSizeX": 0.31, "PhysicalSizeXUnit": "µm"})
     evidence = outs.read(image=path).uns["stmorph"]["um_per_px_evidence"]
-    assert "0.2656 by the alignment" in evidence and "0.3100 by the image's own record" in evidence
+    assert "0.2656 by the alignment" in evidence and "says 0.3100, a difference of +17%" in evidence
 
 
 def test_the_run_says_how_wide_its_pixels_are(outs):

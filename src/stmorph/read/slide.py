@@ -159,8 +159,6 @@ def _scale(adata: "anndata.AnnData", info: SlideInfo, image: ImageSource) -> tup
     measured = float("nan")
     if "um_per_px" in adata.uns:
         measured, how = adata.uns["um_per_px"], adata.uns["um_per_px_evidence"]
-        if image.um_per_px_embedded is not None:
-            how += f"; {image.um_per_px_embedded:.4f} by the image's own record"
     elif info.spot_pitch_um is not None and math.isfinite(pitch_px) and pitch_px > 0:
         measured = info.spot_pitch_um / pitch_px
         how = f"{measured:.4f} by the spots' pitch ({info.spot_pitch_um:g} um = {pitch_px:.2f} px; {how})"
@@ -174,9 +172,10 @@ def _scale(adata: "anndata.AnnData", info: SlideInfo, image: ImageSource) -> tup
                 f"difference of {difference:+.0%}; expected at most {MAX_SCALE_ERROR:.0%}: correct um_per_px or "
                 "spot_pitch_um, or give the image in whose pixels the positions are"
             )
-        return info.um_per_px, measured, f"declared {info.um_per_px:.4f}; {how}"
+        how = f"declared {info.um_per_px:.4f}; {how}; {image.scale_record.against(info.um_per_px)}"
+        return info.um_per_px, measured, how
     if math.isfinite(measured):
-        return measured, measured, how
+        return measured, measured, f"{how}; {image.scale_record.against(measured)}"
     if image.um_per_px_embedded is not None:
         return image.um_per_px_embedded, measured, f"{image.um_per_px_embedded:.4f} by the image's own record; {how}"
     raise DataError(

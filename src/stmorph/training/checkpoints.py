@@ -59,8 +59,8 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove all checkpoints, once the model they led to is safe."""
-        for path in [*self.folder.glob("step-*.json"), *self.folder.glob("step-*.pt")]:
+        """Remove all checkpoints and the growing table of losses, once the model they led to is safe."""
+        for path in [*self.folder.glob("step-*.json"), *self.folder.glob("step-*.pt"), self.folder / "losses.csv"]:
             path.unlink(missing_ok=True)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
