@@ -55,7 +55,7 @@ def local_jobs(folder: Path) -> list[Orphan]:
     """Return this machine's processes that run a step of a workflow in `folder`."""
     scripts = str(folder.resolve() / ".snakemake" / "scripts")
     return sorted(
-        Orphan(f"process {process.pid}", Path(script).name.split(".", 1)[-1], process.info["status"])
+        Orphan(f"process {process.pid}", Path(script).name.split(".", 1)[-1], "at work")
         for process in _processes()
         for script in process.info["cmdline"]
         if script.startswith(scripts)
