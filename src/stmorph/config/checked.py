@@ -46,10 +46,11 @@ def method_facts(names: Iterable[str]) -> dict[str, MethodFacts]:
 
 def study_key(study: Study) -> str:
     """Return what the check of a study depends on, as a digest: the study, the library's files, the Python."""
-    parts = [study.config, *(part[name] for part in (study.datasets, study.methods, study.tables) for name in part)]
+    parts = {"config": {"": study.config}, "datasets": study.datasets, "methods": study.methods, "tables": study.tables}
+    said = {kind: {name: one.model_dump(mode="json") for name, one in part.items()} for kind, part in parts.items()}
     files = sorted(PACKAGE.rglob("*.py"))
     stats = [(file.relative_to(PACKAGE).as_posix(), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-    return digest_of([sys.version, stats, [part.model_dump(mode="json") for part in parts], sorted(study.datasets)])
+    return digest_of([sys.version, stats, said])
 
 
 def remembered(key: str, methods: Iterable[str]) -> dict[str, MethodFacts] | None:

@@ -8,7 +8,6 @@ top-left corner, the centre of the first pixel is (0.5, 0.5).
 
 import json
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import whole
+from ..read.tables import reading
 from .alignment import Alignment
 from .store import SlideStore
 
@@ -53,7 +53,7 @@ def read_morphology(path: str | Path, most_reduction: float = 1.0, channel: int 
     import tifffile
 
     path = _file_of(Path(path), channel)
-    with _reading(path), tifffile.TiffFile(path, is_ome=False) as tif:
+    with reading(path, "a whole morphology OME-TIFF"), tifffile.TiffFile(path, is_ome=False) as tif:
         # Page by page: an OME record may name further files, which need not be there.
         planes = [page for page in tif.pages if not page.is_reduced]
         full = planes[0]
@@ -215,16 +215,3 @@ def _file_of(path: Path, channel: int) -> Path:
     if not path.is_file():
         raise DataError(f"{path}, a morphology image, does not exist; correct the path or download it")
     return path
-
-
-@contextmanager
-def _reading(path: Path):
-    try:
-        yield
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # each codec has its own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(
-            f"{path} cannot be read ({reason}); expected a whole morphology OME-TIFF: download it again"
-        ) from error

@@ -16,13 +16,14 @@ import scipy.sparse
 from ..files import whole
 from ..image.pictures import fitted
 from ..randomness import numpy_generator
-from .counts import slide_depth, spot_counts
+from .counts import slide_depth
 from .layout import PITCH_UM, SPOT_DIAMETER_UM
 from .options import SimulationOptions
-from .programmes import PROGRAMMES, GeneCatalogue, catalogue
+from .programmes import GeneCatalogue, catalogue
 from .render import draw_stain, render
-from .slide import IN_TISSUE_FRACTION, spot_truth
+from .slide import measured_spots
 from .tissue import Section, draw_section
+from .truth_files import write_truth
 from .visium_outs import array_barcodes
 
 PATCH_UM_PER_PX = 0.5
@@ -89,18 +90,7 @@ def write_hest_slide(options: SimulationOptions, out_dir: str | Path, slide: str
     section = draw_section(options, slide, patient, seed)
     stain = draw_stain(options, slide, patient, seed)
     section, barcode = _units(section, options)
-    truth = spot_truth(section, barcode)
-    keep = (truth["tissue_fraction"] >= IN_TISSUE_FRACTION).to_numpy()
-    truth = truth[keep].reset_index(drop=True)
-    counts = spot_counts(
-        options,
-        truth[list(PROGRAMMES)].to_numpy(),
-        truth["tissue_fraction"].to_numpy(),
-        truth[["x_um", "y_um"]].to_numpy(),
-        slide,
-        patient,
-        seed,
-    )
+    keep, truth, counts = measured_spots(section, barcode, options, slide, patient, seed)
     image, genes = render(section, stain), catalogue(options.noise_genes)
     xy_px = truth[["x_um", "y_um"]].to_numpy() / options.um_per_px
     array = np.column_stack([section.layout.spot_row, section.layout.spot_column])[keep]
@@ -117,24 +107,17 @@ def write_hest_slide(options: SimulationOptions, out_dir: str | Path, slide: str
         table.to_csv(partial, index=False, encoding="utf-8-sig", lineterminator="\n")
     with whole(files["sample_metadata"]) as partial:
         partial.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    with whole(files["truth"]) as partial:
-        truth.assign(has_patch=patches).to_parquet(partial, index=False)
-    facts = {
-        "slide": slide,
-        "patient": patient,
-        "seed": seed,
-        "options": options.model_dump(),
-        "um_per_px": options.um_per_px,
-        "unit": "spot" if options.hest_technology == "Visium" else "pseudo-spot",
-        "depth": slide_depth(options, slide, patient, seed),
-        "total_counts": int(counts.sum()),
-        "stain_matrix": stain.matrix.tolist(),
-        "stain_amount": stain.amount.tolist(),
-        "programmes": list(PROGRAMMES),
-        "cells": len(section.cells),
-    }
-    with whole(files["truth_json"]) as partial:
-        partial.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_truth(
+        files,
+        truth.assign(has_patch=patches),
+        options,
+        (slide, patient, seed),
+        section,
+        stain,
+        unit="spot" if options.hest_technology == "Visium" else "pseudo-spot",
+        depth=slide_depth(options, slide, patient, seed),
+        total_counts=int(counts.sum()),
+    )
 
 
 def _units(section: Section, options: SimulationOptions) -> tuple[Section, np.ndarray]:

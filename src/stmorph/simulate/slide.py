@@ -1,6 +1,5 @@
 """A whole simulated slide: drawn, rendered, counted and written, with its truth beside it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import scipy.sparse
 import scipy.spatial
 
 from ..errors import ConfigError
-from ..files import whole
 from .counts import slide_depth, spot_counts
 from .fields import at, disc_mean
 from .layout import SPOT_DIAMETER_UM
@@ -18,6 +16,7 @@ from .options import SimulationOptions
 from .programmes import PROGRAMMES, catalogue
 from .render import Stain, draw_stain, render
 from .tissue import LYMPHOCYTE, TYPE_NAMES, Section, draw_section
+from .truth_files import write_truth
 from .visium_outs import VisiumSlide, array_barcodes, visium_files, write_visium
 
 IN_TISSUE_FRACTION = 0.4
@@ -53,19 +52,8 @@ def draw_slide(options: SimulationOptions, slide: str, patient: str, seed: int) 
             f"spots is {options.spots}, an array of {len(layout.spot_um)}; expected at most 8192, lower it"
         )
     stain = draw_stain(options, slide, patient, seed)
-    truth = spot_truth(section, array_barcodes(len(layout.spot_um)))
-    in_tissue = (truth["tissue_fraction"] >= IN_TISSUE_FRACTION).to_numpy()
-    barcode = truth["barcode"].to_numpy()
-    truth = truth[in_tissue].reset_index(drop=True)
-    counts = spot_counts(
-        options,
-        truth[list(PROGRAMMES)].to_numpy(),
-        truth["tissue_fraction"].to_numpy(),
-        truth[["x_um", "y_um"]].to_numpy(),
-        slide,
-        patient,
-        seed,
-    )
+    barcode = array_barcodes(len(layout.spot_um))
+    in_tissue, truth, counts = measured_spots(section, barcode, options, slide, patient, seed)
     visium = VisiumSlide(
         name=slide,
         barcode=barcode,
@@ -80,6 +68,25 @@ def draw_slide(options: SimulationOptions, slide: str, patient: str, seed: int) 
         spot_diameter_um=SPOT_DIAMETER_UM,
     )
     return SimulatedSlide(section, stain, slide_depth(options, slide, patient, seed), visium, truth)
+
+
+def measured_spots(
+    section: Section, barcode: np.ndarray, options: SimulationOptions, slide: str, patient: str, seed: int
+) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+    """Return which of the section's n spots are in tissue, bool [n], and of these the truth and the counts [m, G]."""
+    truth = spot_truth(section, barcode)
+    in_tissue = (truth["tissue_fraction"] >= IN_TISSUE_FRACTION).to_numpy()
+    truth = truth[in_tissue].reset_index(drop=True)
+    counts = spot_counts(
+        options,
+        truth[list(PROGRAMMES)].to_numpy(),
+        truth["tissue_fraction"].to_numpy(),
+        truth[["x_um", "y_um"]].to_numpy(),
+        slide,
+        patient,
+        seed,
+    )
+    return in_tissue, truth, counts
 
 
 def spot_truth(section: Section, barcode: np.ndarray) -> pd.DataFrame:
@@ -127,20 +134,4 @@ def write_visium_slide(options: SimulationOptions, out_dir: str | Path, slide: s
     drawn = draw_slide(options, slide, patient, seed)
     files = visium_files(out_dir, options.space_ranger)
     write_visium(drawn.visium, out_dir, options.space_ranger, mtx=options.write_mtx)
-    with whole(files["truth"]) as partial:
-        drawn.truth.to_parquet(partial, index=False)
-    facts = {
-        "slide": slide,
-        "patient": patient,
-        "seed": seed,
-        "options": options.model_dump(),
-        "um_per_px": options.um_per_px,
-        "depth": drawn.depth,
-        "stain_matrix": drawn.stain.matrix.tolist(),
-        "stain_amount": drawn.stain.amount.tolist(),
-        "optical_density": "natural logarithm, rows hematoxylin and eosin, columns red, green, blue",
-        "programmes": list(PROGRAMMES),
-        "cells": len(drawn.section.cells),
-    }
-    with whole(files["truth_json"]) as partial:
-        partial.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_truth(files, drawn.truth, options, (slide, patient, seed), drawn.section, drawn.stain, depth=drawn.depth)

@@ -12,9 +12,11 @@ from PIL import Image
 from ..files import whole
 from ..randomness import numpy_generator
 from .options import SimulationOptions
-from .programmes import PROGRAMMES, GeneCatalogue, catalogue
+from .pictures import previews, write_image, write_preview
+from .programmes import GeneCatalogue, catalogue
+from .truth_files import write_truth
 from .visium_hd_slide import BIN_UM, SIZES, cell_truth, draw_hd
-from .visium_outs import HIRES_PX, LOWRES_PX, POSITION_COLUMNS
+from .visium_outs import POSITION_COLUMNS
 
 
 def visium_hd_files(out_dir: str | Path) -> dict[str, Path]:
@@ -50,7 +52,7 @@ def write_hd_slide(options: SimulationOptions, out_dir: str | Path, slide: str, 
     """
     drawn, files = draw_hd(options, slide, patient, seed), visium_hd_files(out_dir)
     genes = catalogue(options.noise_genes)
-    previews = _previews(drawn.image)
+    pictures = previews(drawn.image)
     for size in SIZES:
         tail = "" if size == BIN_UM else f"_{size:03d}um"
         bins, counts = drawn.bins(size), drawn.counts_of(size)
@@ -60,68 +62,36 @@ def write_hd_slide(options: SimulationOptions, out_dir: str | Path, slide: str, 
         columns = ("barcode", "in_tissue", "array_row", "array_col", "y_px", "x_px")
         with whole(files[f"positions{tail}"]) as partial:
             bins[list(columns)].set_axis(list(POSITION_COLUMNS), axis=1).to_parquet(partial, index=False)
-        _write_scale(files[f"scalefactors{tail}"], size, options.um_per_px, previews)
-        for role, (picture, _) in previews.items():
-            with whole(files[f"{role}{tail}"]) as partial:
-                picture.save(partial, compress_level=4)
-    per_cm = 1e4 / options.um_per_px
-    with whole(files["image"]) as partial:
-        tifffile.imwrite(
-            partial,
-            drawn.image,
-            bigtiff=True,
-            photometric="rgb",
-            tile=(512, 512),
-            compression="jpeg",
-            compressionargs={"level": 92},
-            resolution=(per_cm, per_cm),
-            resolutionunit="CENTIMETER",
-            software="stmorph",
-            metadata=None,
-        )
+        _write_scale(files[f"scalefactors{tail}"], size, options.um_per_px, pictures)
+        for role, (picture, _) in pictures.items():
+            write_preview(picture, files[f"{role}{tail}"])
+    write_image(drawn.image, options.um_per_px, files["image"], bigtiff=True)
     with whole(files["nuclei"]) as partial:
         tifffile.imwrite(partial, drawn.nuclei, compression="deflate", software="stmorph", metadata=None)
-    with whole(files["truth"]) as partial:
-        cell_truth(drawn).to_parquet(partial, index=False)
-    facts = {
-        "slide": slide,
-        "patient": patient,
-        "seed": seed,
-        "options": options.model_dump(),
-        "um_per_px": options.um_per_px,
-        "depth": drawn.depth,
-        "array_shape": list(drawn.shape),
-        "array_origin_px": drawn.origin.tolist(),
-        "array_axes_px": drawn.axes.tolist(),
-        "bins_in_tissue": int(drawn.in_tissue.sum()),
-        "molecules": int(drawn.counts.sum()),
-        "stain_matrix": drawn.stain.matrix.tolist(),
-        "stain_amount": drawn.stain.amount.tolist(),
-        "programmes": list(PROGRAMMES),
-        "cells": len(drawn.section.cells),
-    }
-    with whole(files["truth_json"]) as partial:
-        partial.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_truth(
+        files,
+        cell_truth(drawn),
+        options,
+        (slide, patient, seed),
+        drawn.section,
+        drawn.stain,
+        depth=drawn.depth,
+        array_shape=list(drawn.shape),
+        array_origin_px=drawn.origin.tolist(),
+        array_axes_px=drawn.axes.tolist(),
+        bins_in_tissue=int(drawn.in_tissue.sum()),
+        molecules=int(drawn.counts.sum()),
+    )
 
 
-def _previews(image: np.ndarray) -> dict[str, tuple[Image.Image, float]]:
-    """Return the two smaller images and the factors that lead from the full image to them."""
-    full, found = Image.fromarray(image), {}
-    for role, longest in (("hires", HIRES_PX), ("lowres", LOWRES_PX)):
-        factor = min(1.0, longest / max(full.size))
-        size = tuple(max(1, round(length * factor)) for length in full.size)
-        found[role] = full.resize(size, Image.Resampling.BOX), factor
-    return found
-
-
-def _write_scale(path: Path, size_um: int, um_per_px: float, previews: dict[str, tuple[Image.Image, float]]) -> None:
+def _write_scale(path: Path, size_um: int, um_per_px: float, pictures: dict[str, tuple[Image.Image, float]]) -> None:
     factors = {
         "spot_diameter_fullres": size_um / um_per_px,
         "bin_size_um": float(size_um),
         "microns_per_pixel": um_per_px,
-        "regist_target_img_scalef": previews["hires"][1],
+        "regist_target_img_scalef": pictures["hires"][1],
         "fiducial_diameter_fullres": 1200 / um_per_px,
-    } | {f"tissue_{role}_scalef": factor for role, (_, factor) in previews.items()}
+    } | {f"tissue_{role}_scalef": factor for role, (_, factor) in pictures.items()}
     with whole(path) as partial:
         partial.write_text(json.dumps(factors, sort_keys=True), encoding="utf-8")
 

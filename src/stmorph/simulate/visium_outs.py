@@ -10,16 +10,12 @@ import numpy as np
 import pandas as pd
 import scipy.io
 import scipy.sparse
-import tifffile
-from PIL import Image
 
 from ..files import whole
 from ..randomness import numpy_generator
 from .options import SpaceRanger
+from .pictures import previews, write_image, write_preview
 from .programmes import GeneCatalogue
-
-HIRES_PX, LOWRES_PX = 2000, 600
-"""Longest sides of the two preview images."""
 
 POSITIONS = {1: "tissue_positions_list.csv", 2: "tissue_positions.csv", 4: "tissue_positions.parquet"}
 POSITION_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -95,7 +91,7 @@ def write_visium(slide: VisiumSlide, out_dir: str | Path, version: SpaceRanger =
     _write_h5(slide, files["counts"], version)
     _write_positions(slide, files["positions"], version)
     _write_previews(slide, files)
-    _write_image(slide, files["image"])
+    write_image(slide.image, slide.um_per_px, files["image"])
     if mtx:
         _write_mtx(slide, mtx_files(out_dir))
 
@@ -160,36 +156,13 @@ def _write_positions(slide: VisiumSlide, path: Path, version: int) -> None:
 
 def _write_previews(slide: VisiumSlide, files: dict[str, Path]) -> None:
     """Write the two smaller images and the factors that lead from the full image to them."""
-    height, width = slide.image.shape[:2]
     factors = {
         "spot_diameter_fullres": slide.spot_diameter_um / slide.um_per_px,
         # The fiducial frame's dots are 1.6 times as wide as spots in Space Ranger's files.
         "fiducial_diameter_fullres": 1.6154 * slide.spot_diameter_um / slide.um_per_px,
     }
-    full = Image.fromarray(slide.image)
-    for role, longest in (("hires", HIRES_PX), ("lowres", LOWRES_PX)):
-        factor = min(1.0, longest / max(height, width))
+    for role, (picture, factor) in previews(slide.image).items():
         factors[f"tissue_{role}_scalef"] = factor
-        with whole(files[role]) as partial:
-            size = (max(1, round(width * factor)), max(1, round(height * factor)))
-            full.resize(size, Image.Resampling.BOX).save(partial, compress_level=4)
+        write_preview(picture, files[role])
     with whole(files["scalefactors"]) as partial:
         partial.write_text(json.dumps(factors, sort_keys=True), encoding="utf-8")
-
-
-def _write_image(slide: VisiumSlide, path: Path) -> None:
-    """Write a tiled TIFF, JPEG-compressed, that states its resolution and no time."""
-    per_cm = 1e4 / slide.um_per_px
-    with whole(path) as partial:
-        tifffile.imwrite(
-            partial,
-            slide.image,
-            photometric="rgb",
-            tile=(512, 512),
-            compression="jpeg",
-            compressionargs={"level": 92},
-            resolution=(per_cm, per_cm),
-            resolutionunit="CENTIMETER",
-            software="stmorph",
-            metadata=None,
-        )

@@ -1,6 +1,5 @@
 """A simulated Xenium slide: a section's cells, their molecules one by one, DAPI, and the frames between the images."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pandas as pd
 import scipy.sparse
 import scipy.spatial
 
-from ..files import whole
 from ..image.alignment import Alignment
 from ..randomness import numpy_generator
 from .cells import cell_activity, cell_counts
@@ -18,6 +16,7 @@ from .options import SimulationOptions
 from .programmes import PROGRAMMES, catalogue
 from .render import Stain, draw_stain, render, stamp
 from .tissue import TYPE_NAMES, Cells, Section, draw_section
+from .truth_files import write_truth
 from .xenium_outs import LEAST_QV, XeniumSlide, cell_names, feature_tables, write_xenium, xenium_files
 
 VERTICES = 13
@@ -102,23 +101,15 @@ def write_xenium_slide(options: SimulationOptions, out_dir: str | Path, slide: s
     drawn = draw_xenium(options, slide, patient, seed)
     files = xenium_files(out_dir)
     write_xenium(drawn.xenium, out_dir)
-    with whole(files["truth"]) as partial:
-        drawn.truth.to_parquet(partial, index=False)
-    facts = {
-        "slide": slide,
-        "patient": patient,
-        "seed": seed,
-        "options": options.model_dump(),
-        "um_per_px": options.um_per_px,
-        "alignment": drawn.xenium.alignment.matrix.tolist(),
-        "stain_matrix": drawn.stain.matrix.tolist(),
-        "stain_amount": drawn.stain.amount.tolist(),
-        "optical_density": "natural logarithm, rows hematoxylin and eosin, columns red, green, blue",
-        "programmes": list(PROGRAMMES),
-        "cells": len(drawn.section.cells),
-    }
-    with whole(files["truth_json"]) as partial:
-        partial.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_truth(
+        files,
+        drawn.truth,
+        options,
+        (slide, patient, seed),
+        drawn.section,
+        drawn.stain,
+        alignment=drawn.xenium.alignment.matrix.tolist(),
+    )
 
 
 def _outlines(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
