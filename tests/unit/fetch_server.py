@@ -3,7 +3,8 @@
 import threading
 import time
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import QuietHandler, up
 
 BODY = bytes(range(256)) * 12_000
 """Three megabytes: several blocks of a transfer."""
@@ -24,9 +25,7 @@ class Site:
         return [entry[1] for entry in self.asked if entry[0] == path]
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(QuietHandler):
     @property
     def site(self):
         return self.server.site
@@ -221,25 +220,12 @@ class Handler(BaseHTTPRequestHandler):
         if len(part) != (said or len(body) - start):
             self.close_connection = True
 
-    def log_message(self, *args):
-        pass
-
-    def handle(self):
-        with suppress(OSError):
-            super().handle()
-
 
 @contextmanager
 def serving():
     """Give a site that is up."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.released = threading.Event()
-    server.site = Site(server)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server.site
-    server.released.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with up(Handler) as server:
+        server.released = threading.Event()
+        server.site = Site(server)
+        yield server.site
+        server.released.set()

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-import threading
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from urllib.parse import unquote, urlparse
+
+from local_server import QuietHandler, up
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEXT = "89abcdef0123456789abcdef0123456789abcdef"
@@ -42,9 +42,7 @@ class Hub:
         return kind(content).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(QuietHandler):
     def do_HEAD(self):
         self.do_GET()
 
@@ -133,23 +131,10 @@ class Handler(BaseHTTPRequestHandler):
         if most is not None:
             self.close_connection = True
 
-    def log_message(self, *args):
-        pass
-
-    def handle(self):
-        with suppress(OSError):
-            super().handle()
-
 
 @contextmanager
 def serving():
     """Give a hub that is up."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.hub = Hub(server)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server.hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with up(Handler) as server:
+        server.hub = Hub(server)
+        yield server.hub

@@ -2,12 +2,12 @@ import gzip
 import json
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
 import scipy.sparse
+from feature_matrix import write_feature_matrix
 from PIL import Image
 
 from stmorph.errors import ConfigError, DataError
@@ -75,23 +75,13 @@ class Outs:
         return path
 
     def write_h5(self, bare=False):
+        columns = {"id": self.gene_id, "name": self.symbol, "feature_type": self.feature_type}
+        about = {}
+        if not bare:
+            columns |= {"genome": self.genome, "_all_tag_keys": ["genome"]}
+            about = {"software_version": "spaceranger-3.0.0"}
         path = self.folder / "filtered_feature_bc_matrix.h5"
-        matrix = scipy.sparse.csr_matrix(self.counts)
-        with h5py.File(path, "w") as file:
-            group = file.create_group("matrix")
-            for key in ("data", "indices", "indptr"):
-                group[key] = getattr(matrix, key)
-            group["shape"] = matrix.shape[::-1]
-            group["barcodes"] = np.array(self.barcode, dtype="S")
-            features = group.create_group("features")
-            features["id"] = np.array(self.gene_id, dtype="S")
-            features["name"] = np.array(self.symbol, dtype="S")
-            features["feature_type"] = np.array(self.feature_type, dtype="S")
-            if not bare:
-                file.attrs["software_version"] = "spaceranger-3.0.0"
-                features["genome"] = np.array(self.genome, dtype="S")
-                features["_all_tag_keys"] = np.array(["genome"], dtype="S")
-        return path
+        return write_feature_matrix(path, self.counts, self.barcode, columns, **about)
 
     def write_mtx(self, packed=True, folder="filtered_feature_bc_matrix", prefix=""):
         folder = self.folder / folder

@@ -2,7 +2,6 @@ import gzip
 import json
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +9,7 @@ import scipy.io
 import scipy.sparse
 import tifffile
 import zarr
+from feature_matrix import write_feature_matrix
 from PIL import Image
 
 from stmorph.errors import DataError
@@ -76,19 +76,9 @@ class Outs:
         return self.folder / "cells.zarr.zip"
 
     def write_h5(self):
-        path = self.folder / "cell_feature_matrix.h5"
-        matrix = scipy.sparse.csr_matrix(self.counts)
-        with h5py.File(path, "w") as file:
-            group = file.create_group("matrix")
-            for key in ("data", "indices", "indptr"):
-                group[key] = getattr(matrix, key)
-            group["shape"] = matrix.shape[::-1]
-            group["barcodes"] = np.array(self.matrix_ids, dtype="S")
-            features = group.create_group("features")
-            for key in ("gene_id", "symbol", "feature_type", "genome"):
-                name = {"gene_id": "id", "symbol": "name"}.get(key, key)
-                features[name] = np.array(getattr(self, key), dtype="S")
-        return path
+        names = {"id": "gene_id", "name": "symbol", "feature_type": "feature_type", "genome": "genome"}
+        columns = {name: getattr(self, key) for name, key in names.items()}
+        return write_feature_matrix(self.folder / "cell_feature_matrix.h5", self.counts, self.matrix_ids, columns)
 
     def write_mtx(self):
         folder = self.folder / "cell_feature_matrix"
