@@ -1,8 +1,6 @@
-"""Does the truth study find what the simulator planted? Prints each question with the number that answers it.
+"""Does the demo find what the simulator planted? Prints each question with the number that answers it.
 
 make demo && PYTHONPATH=src .venv/bin/python benchmarks/truth.py results/demo
-or, with training four times as long:
-snakemake truth --cores 2 --configfile config/truth.yaml && PYTHONPATH=src python benchmarks/truth.py results/truth
 Exits with 1 if an answer is no.
 """
 

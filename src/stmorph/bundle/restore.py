@@ -64,7 +64,8 @@ def restore(path: str | Path, study: Workflow, overwrite: bool = False, any_code
         manifest = read_manifest(archive, path)
         digests = _check_study(manifest, study, path, any_code)
         _check_members(archive, manifest, study, path)
-        staging = results / f".partial-restore-{os.getpid()}"
+        staging = results / ".partial-restore"
+        shutil.rmtree(staging, ignore_errors=True)  # of a restore that was killed
         try:
             _extract(archive, manifest, staging, path)
             return _place(manifest, staging, results, digests, overwrite)
