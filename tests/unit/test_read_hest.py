@@ -1,6 +1,7 @@
 import json
 import pickle
 import struct
+import zipfile
 from dataclasses import replace
 
 import anndata
@@ -16,8 +17,9 @@ from stmorph.image.pictures import ArrayTiles, JoinedTiles, PatchTiles, fitted
 from stmorph.image.source import open_image
 from stmorph.image.windows import WindowOptions
 from stmorph.read import READERS, SlideInfo, read_slide
-from stmorph.read.hest import Options, compare_totals
+from stmorph.read.hest import Options
 from stmorph.read.hest_metadata import patient_key, read_metadata, sample_row, select_samples
+from stmorph.read.hest_totals import compare_totals
 from stmorph.simulate import SimulationOptions, simulate_slide
 
 INFO = SlideInfo(dataset="toy", slide="TENX1", platform="HEST", organ="brain", species="simulated", patient="P1")
@@ -378,6 +380,55 @@ def test_bad_h5ad(sample):
         read_slide("hest", files, INFO)
 
 
+def put(name, values):
+    def change(file):
+        del file[name]
+        file[name] = values
+
+    return change
+
+
+def bare(file):
+    for name in list(file["obs"].attrs):
+        del file["obs"].attrs[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        # SciPy trusts indices: one beyond the matrix would end the process or give other genes' counts.
+        (lambda file: file["X/indices"].__setitem__(0, 99), "indices must be < 4"),
+        (lambda file: file["X/indices"].__setitem__(0, -3), "indices must be >= 0"),
+        (put("X/indptr", np.arange(10)), "index pointer size 10 should be 31"),
+        (lambda file: file["X"].attrs.__setitem__("shape", [31, 4]), "index pointer size 31 should be 32"),
+        (lambda file: file["X"].attrs.__setitem__("encoding-type", "dgCMatrix"), "No read method registered"),
+        (lambda file: file["X"].attrs.__setitem__("encoding-type", "dict"), "X is no matrix"),
+        (put("obsm/spatial", np.ones((10, 2))), "obsm/spatial has 10 rows for 30 of obs"),
+        (put("obs", np.arange(30)), "obs is no table as AnnData since 0.7 writes it"),
+        (bare, "obs is no table as AnnData since 0.7 writes it"),
+    ],
+)
+def test_h5ad_put_together_wrongly(sample, change, says):
+    files = sample.write()
+    with h5py.File(files["counts"], "r+") as file:
+        change(file)
+    with pytest.raises(DataError, match=f"st.h5ad cannot be read .*{says}"):
+        read_slide("hest", files, KNOWN)
+
+
+@pytest.mark.parametrize("values", [["True"] * 30, ["1"] * 30, [True] * 30, pd.Categorical(["false"] * 29 + ["true"])])
+def test_the_flag_in_tissue_of_every_type(sample, values):
+    sample.obs["in_tissue"] = values
+    slide = sample.read(options=Options(in_tissue="use"))
+    assert slide.n_obs == sum(str(value).lower() in ("true", "1") for value in values)
+
+
+@pytest.mark.parametrize("value", ["yes", 2, np.nan])
+def test_a_flag_in_tissue_that_is_none(sample, value):
+    sample.obs["in_tissue"] = pd.Series([value] * 30, index=sample.obs.index)
+    fails(sample, f"column in_tissue holds {value}; expected 0 or 1", options=Options(in_tissue="use"))
+
+
 def test_an_odd_rest_of_the_file_does_no_harm(sample):
     files = sample.write()
     with h5py.File(files["counts"], "r+") as file:
@@ -464,6 +515,99 @@ def test_cells_without_outlines_lie_where_their_transcripts_lie(sample):
     assert (again.X != slide.X).nnz == 0 and again.obs_names.equals(slide.obs_names)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "geojson", "zip", "label image"])
+def test_transcripts_are_counted_in_nuclei_found_in_the_image(sample, kind):
+    cells = Cells(sample)
+    rings = [place + 0.5 + 2.4 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) for place in cells.xy]
+    files = {"transcripts": cells.write()["transcripts"], "nuclei": sample.folder / f"nuclei.{kind}"}
+    if kind == "parquet":  # as CellViT's in HEST-1k: no ids
+        pd.DataFrame({"geometry": [wkb(ring) for ring in rings], "class": "Neoplastic"}).to_parquet(files["nuclei"])
+    elif kind == "label image":
+        labels = np.zeros((120, 130), np.int32)
+        for number, (x, y) in enumerate(cells.xy.astype(int), 1):
+            labels[y - 2 : y + 3, x - 2 : x + 3] = number
+        with files["nuclei"].open("wb") as file:
+            np.save(file, labels)
+    else:
+        content = features(rings[:7], rings[7:])
+        (sample.folder / "x.geojson").write_text(json.dumps(content))
+        files["nuclei"] = sample.folder / "x.geojson"
+        if kind == "zip":
+            files["nuclei"] = sample.folder / "x.geojson.zip"
+            with zipfile.ZipFile(files["nuclei"], "w") as archive:
+                archive.write(sample.folder / "x.geojson", "TENX1_cellvit_seg.geojson")
+    slide = sample.read(options=Options(unit="cell"), **files)
+    assert slide.uns["stmorph"]["unit"] == "cell" and slide.n_obs > 8
+    number = np.array([int(name.removeprefix("nucleus_")) for name in slide.obs_names]) - 1
+    rows = cells.rows[cells.rows["qv"] >= 20]
+    for i, k in enumerate(number):
+        drawn = np.floor(rows[["he_x", "he_y"]]).to_numpy() + 0.5
+        inside = (np.abs(drawn - cells.xy[k] - 0.5) < 2.4).all(axis=1)
+        counted = rows[inside]["feature_name"].value_counts().reindex(slide.var_names, fill_value=0)
+        assert slide.X[i].toarray().ravel().tolist() == counted.tolist()
+    np.testing.assert_allclose(slide.obsm["spatial_um"], cells.xy[number] * 5.0, atol=2.6)
+    assert ("boundary_um" in slide.obsm) == (kind != "label image")
+    files["cells"] = cells.write()["cells"]
+    with pytest.raises(ConfigError, match="has the files cells and nuclei, which are two sets of cells; expected one"):
+        sample.read(options=Options(unit="cell"), **files)
+
+
+def features(*groups, **properties):
+    """GeoJSON as CellViT writes it: a feature a class, its nuclei the polygons of a MultiPolygon."""
+    return [
+        {
+            "type": "Feature",
+            "geometry": {"type": "MultiPolygon", "coordinates": [[ring.tolist()] for ring in rings]},
+            "properties": {"classification": {"name": f"class {k}"}, **properties},
+        }
+        for k, rings in enumerate(groups)
+    ]
+
+
+def test_outlines_with_ids_are_the_same_in_every_format(sample):
+    cells = Cells(sample)
+    reference, files = cells.read(), cells.write()
+    content = [
+        one | {"properties": {"cell_id": names}}
+        for one, names in zip(features(cells.rings[:5], cells.rings[5:]), (cells.name[:5], cells.name[5:]))
+    ]
+    files["cells"] = sample.folder / "seg.geojson"
+    for document in (content, {"type": "FeatureCollection", "features": content}):
+        files["cells"].write_text(json.dumps(document))
+        slide = sample.read(options=Options(unit="cell"), **files)
+        assert slide.obs_names.equals(reference.obs_names) and (slide.X != reference.X).nnz == 0
+        np.testing.assert_allclose(slide.obsm["boundary_um"], reference.obsm["boundary_um"])
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("[]", "it holds no polygon"),
+        ('{"features": 3}', "x.geojson cannot be read"),
+        ('[{"geometry": {"type": "Point", "coordinates": [1, 2]}}]', "a geometry is a Point, not a Polygon"),
+        ('[{"geometry": {"type": "Polygon", "coordinates": [[1, 2]]}}]', "a polygon's points are no pairs"),
+        (
+            '[{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "properties": {"cell_id": [1, 2]}}]',
+            "a feature has 1 polygons and 2 cell_id",
+        ),
+        ('[{"geometry": {"type": "Polygon", "coordinates": [[[-9, -9], [-4, -9], [-4, -4]]]}}]', "has polygons from"),
+        ('[{"geometry"', "x.geojson cannot be read"),
+    ],
+)
+def test_geojson_that_is_none(sample, document, says):
+    files = {"transcripts": Cells(sample).write()["transcripts"], "nuclei": sample.folder / "x.geojson"}
+    files["nuclei"].write_text(document)
+    fails(sample, says, options=Options(unit="cell"), **files)
+
+
+def test_a_zip_of_several_geojson(sample):
+    files = {"transcripts": Cells(sample).write()["transcripts"], "nuclei": sample.folder / "x.zip"}
+    with zipfile.ZipFile(files["nuclei"], "w") as archive:
+        archive.writestr("a.geojson", "[]")
+        archive.writestr("b.geojson", "[]")
+    fails(sample, r"it holds 2 files \*.geojson, not one", options=Options(unit="cell"), **files)
+
+
 def test_windows_of_hest_cells(sample):
     slide = Cells(sample).read(windows=WindowOptions(fov_um=200.0, step_um=100.0))
     assert slide.uns["stmorph"]["unit"] == "window" and slide.n_obs > 0
@@ -522,6 +666,17 @@ def test_metadata_with_and_without_byte_order_mark(tmp_path, bom):
     assert read.index.tolist() == ["INT1", "INT2", "NCBI3", "TENX10", "TENX9"]
     assert read.loc["TENX9", "dataset_title"] == TITLE
     assert np.isnan(read.loc["INT1", "pixel_size_um_estimated"])
+
+
+def test_metadata_that_a_spreadsheet_saved(tmp_path):
+    header = "id;dataset_title;organ;species;patient;st_technology;pixel_size_um_estimated\r\n"
+    rows = 'TENX1;"a; ""b""\r\nc";Skin;Homo sapiens;P1;Xenium;0.5\r\nTENX2;a;Skin;Homo sapiens;P1;Xenium;inf\r\n'
+    (tmp_path / "m.csv").write_text(header + rows, encoding="utf-8-sig", newline="")
+    table = read_metadata(tmp_path / "m.csv")
+    assert sample_row(table, "TENX1", tmp_path / "m.csv")["pixel_size_um_estimated"] == 0.5
+    assert table.loc["TENX1", "dataset_title"].splitlines() == ['a; "b"', "c"]
+    with pytest.raises(DataError, match=r"m.csv: pixel_size_um_estimated is 'inf' for TENX2; expected a number"):
+        sample_row(table, "TENX2", tmp_path / "m.csv")
 
 
 def test_a_patient_is_a_patient_of_a_study(tmp_path):

@@ -157,3 +157,25 @@ def test_swapped_pixels(section):
 def test_empty(section):
     section.counts[:] = 0
     fails(section, "holds no counts")
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("gzip_named", [True, False])
+def test_tables_of_other_programs(section, separator, gzip_named):
+    reference, files = section.read(), section.files()
+    # Packed without saying so, or saying so and not packed; each field in quotes; Windows' line ends.
+    rows = gzip.decompress(files["counts"].read_bytes()).decode().splitlines()
+    text = "\r\n".join(separator.join(f'"{field}"' for field in row.split("\t")) for row in rows).encode()
+    counts = section.folder / ("c.csv.gz" if gzip_named else "c.csv")
+    counts.write_bytes(text if gzip_named else gzip.compress(text))
+    spots = section.folder / "s.csv"
+    section.spots.astype({"selected": bool}).to_csv(spots, sep=separator, encoding="utf-8-sig", lineterminator="\r\n")
+    slide = read_slide("legacy_st", files | {"counts": counts, "positions": spots}, INFO)
+    assert (slide.X != reference.X).nnz == 0 and slide.obs.equals(reference.obs)
+    assert (slide.obsm["spatial_um"] == reference.obsm["spatial_um"]).all()
+
+
+def test_places_beyond_any_array(section):
+    section.spots["x"] = section.spots["x"].astype(float).replace(1.0, 1e30)
+    with pytest.raises(DataError, match=r"C2_selection.tsv: x of 1e\+30x1 is 1e\+30; expected a whole number"):
+        section.read()

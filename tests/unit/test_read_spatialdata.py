@@ -91,7 +91,7 @@ def test_bad_zarr_pictures(tmp_path, pixels):
     with pytest.raises(DataError, match="decoded only in part or not at all"):
         open_image(path)
     (tmp_path / "e").mkdir()
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="is a folder; expected an image"):
         open_image(tmp_path / "e")
     path = write_ome(tmp_path / "f", pixels)
     for chunk in sorted((path / "0" / "c").rglob("*")):

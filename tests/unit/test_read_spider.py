@@ -1,19 +1,24 @@
 import io
 import json
+import runpy
 import tarfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from stmorph.config.dataset_schema import TILES_ALONE
 from stmorph.errors import ConfigError, DataError
 from stmorph.image.pictures import ArrayTiles
-from stmorph.read import SlideInfo, read_slide
-from stmorph.read.spider import central_tiles, chosen_tiles, read_central, read_list, stream, unpack
+from stmorph.read import READERS, SlideInfo, read_slide
+from stmorph.read.spider import central_tiles, chosen_tiles, parts_in_order, read_central, read_list, stream, unpack
 from stmorph.read.tar_parts import opened_tar
 from stmorph.simulate import SimulationOptions, simulate_slide
 
+SCRIPT = Path(__file__).parents[2] / "workflow/scripts/unpaired.py"
 SMALL = SimulationOptions(
     platform="spider", spots=60, um_per_px=2.0, spider_slides=2, spider_parts=3, spider_tile_px=24
 )
@@ -137,6 +142,38 @@ def test_it_makes_no_slide_and_says_so(drawn):
     info = SlideInfo(dataset="tiles", slide="S", platform="H&E", organ="o", species="human", patient="P1")
     with pytest.raises(ConfigError, match="slide S of tiles is a SPIDER archive, tiles without expression; expected"):
         read_slide("spider", {"image": drawn["image"]}, info)
+
+
+# --- the step -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "splits"), [({}, {"train", "test"}), ({"split": "train", "size_px": 12}, {"train"})]
+)
+def test_the_step_makes_one_store_of_the_central_pictures(drawn, tmp_path, capsys, options, splits):
+    """The script itself, on the layout as it is drawn: what the truth names, no more, no less."""
+    files = {role: str(path) for role, path in sorted(drawn.items(), reverse=True) if not role.startswith("truth")}
+    outputs = [str(tmp_path / "tiles.npy"), str(tmp_path / "tiles.parquet")]
+    step = SimpleNamespace(
+        input=files, output=outputs, params=SimpleNamespace(options=options), log=[str(tmp_path / "log")]
+    )
+    step.rule, step.wildcards = "unpaired_tiles", []
+    runpy.run_path(str(SCRIPT), {"snakemake": step})
+    truth = pd.read_parquet(drawn["truth"])
+    truth = truth[truth["split"].isin(splits)]
+    table, tiles = read_list(tmp_path / "tiles.parquet"), np.load(tmp_path / "tiles.npy")
+    assert set(table["barcode"]) == set(truth["image_name"]) and len(table) == len(truth) == len(tiles)
+    assert tiles.shape[1:] == (options.get("size_px", 24),) * 2 + (3,) and (table["row"] == np.arange(len(table))).all()
+    assert f"{len(truth)} tiles; left out:" in capsys.readouterr().out
+
+
+def test_parts_come_in_order_whatever_the_order_of_the_files():
+    files = {"part_10": "k", "part_02": "c", "image": "a", "part_01": "b"}
+    assert [str(part) for part in parts_in_order(files)] == ["a", "b", "c", "k"]
+
+
+def test_the_readers_without_slides_are_those_that_the_configuration_knows():
+    assert {name for name, reader in READERS.items() if reader.no_slide} == TILES_ALONE
 
 
 # --- streaming --------------------------------------------------------------------------------------------------------

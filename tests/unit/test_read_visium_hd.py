@@ -1,12 +1,16 @@
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 import tifffile
+from skimage.draw import polygon2mask
 
 from stmorph.errors import ConfigError, DataError
 from stmorph.read import READERS, SlideInfo, read_slide
@@ -14,6 +18,7 @@ from stmorph.read.bins import fit_array
 from stmorph.simulate import SimulationOptions, simulate_slide
 from stmorph.simulate.visium_hd_slide import SIZES, draw_hd
 
+ROOT = Path(__file__).parents[2]
 INFO = SlideInfo(dataset="toy", slide="A", platform="visium_hd", organ="kidney", species="human", patient="P1")
 SIMULATED = replace(INFO, species="simulated")
 Options = READERS["visium_hd"].Options
@@ -149,6 +154,18 @@ def test_pseudo_spots_lie_in_the_middle_of_the_bins_they_sum(tmp_path, turn_deg,
     assert list(slide.obs_names) == sorted(slide.obs_names)
 
 
+def test_sums_left_for_later_are_the_same(outs):
+    """Also where some pseudo-spots lie outside the image."""
+    outs.positions["pxl_col_in_fullres"] -= 26.5
+    pool = {"bins": 3, "stride": 1}
+    whole = outs.read(pool=pool)
+    later = read_slide("visium_hd", outs.files(), INFO, Options(pool=pool), lazy=True)
+    assert later.X is None and later.uns["counts"].shape == whole.shape and lost(later)["outside image"] > 0
+    assert (later.uns["counts"].all()[0] != whole.X).nnz == 0
+    assert str(later.uns["stmorph"]) == str(whole.uns["stmorph"])
+    pd.testing.assert_frame_equal(later.obs, whole.obs)
+
+
 def test_how_much_of_a_window_must_be_in_tissue(outs):
     laid = len(range(0, ROWS - 8, 2)) * len(range(0, COLUMNS - 8, 2))
     every, half, any_ = (outs.read(pool={"bins": 9, "stride": 2, "in_tissue": s}) for s in ("all", 0.7, "any"))
@@ -229,6 +246,30 @@ def test_cells_are_the_bins_inside_nuclei(outs):
     assert reasons["bins not in tissue"] == 3 * COLUMNS and reasons["nuclei without bins"] >= 1
 
 
+def test_windows_hold_the_nuclei_that_lie_in_them(outs):
+    outs.labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    label = 0
+    for top in range(40, 120, 16):
+        for left in range(40, 140, 20):
+            label += 1
+            outs.labels[top : top + 12, left : left + 14] = label
+    cells = outs.read()
+    assert cells.obs["cell_area_um2"].to_numpy() == pytest.approx(12 * 14 * UM_PER_PX**2)
+    slide = outs.read(windows={"fov_um": 20, "step_um": 8, "border": "fraction"})
+    assert slide.uns["stmorph"]["unit"] == "window" and slide.n_obs > 10
+    held, counts, place = slide.uns["cells"], cells.X.toarray(), cells.obsm["spatial_um"]
+    assert list(held["barcode"]) == list(cells.obs_names)
+    radius = np.sqrt(12 * 14 * UM_PER_PX**2 / np.pi)
+    for i, centre in enumerate(slide.obsm["spatial_um"]):
+        mine = slice(held["start"][i], held["start"][i + 1])
+        weight = np.zeros(cells.n_obs)
+        weight[held["cell"][mine]] = held["weight"][mine]
+        np.testing.assert_allclose(slide.X[i].toarray().ravel(), weight @ counts, rtol=1e-9)
+        away = np.abs(place - centre).max(axis=1)
+        assert (weight[away < 10 - 1.01 * radius] == 1).all() and (weight[away > 10 + 1.01 * radius] == 0).all()
+    assert ((held["weight"] > 0) & (held["weight"] < 1)).any()
+
+
 def fit(outs):
     table = outs.positions.rename(columns={"pxl_col_in_fullres": "x_px", "pxl_row_in_fullres": "y_px"})
     return fit_array(table.set_index("barcode"), outs.folder)
@@ -269,6 +310,26 @@ def test_every_kind_of_label_image_gives_the_same_cells(outs, kind):
     slide = outs.read(files=files)
     assert list(slide.obs_names) == list(reference.obs_names) and (slide.X != reference.X).nnz == 0
     np.testing.assert_array_equal(slide.obsm["spatial_um"], reference.obsm["spatial_um"])
+
+
+def test_polygons_of_nuclei_give_the_cells_of_their_label_image(outs, monkeypatch):
+    rings = [np.array([(40, 50), (60, 50), (60, 80), (40, 80.0)]), np.array([(80, 100), (100, 104), (92, 121.0)])]
+    outs.labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    for number, ring in enumerate(rings, 1):
+        outs.labels[polygon2mask(outs.labels.shape, ring[:, ::-1] - 0.5)] = number
+    reference = outs.read()
+    files = outs.files()
+    files["nuclei"] = outs.folder / "nuclei.geojson"
+    shapes = [{"geometry": {"type": "Polygon", "coordinates": [ring.tolist()]}} for ring in rings]
+    files["nuclei"].write_text(json.dumps(shapes))
+    for most in (2**28, 100):  # held in memory, and in a file
+        monkeypatch.setattr("stmorph.read.nuclei._MOST_HELD", most)
+        slide = outs.read(files=files)
+        assert list(slide.obs_names) == list(reference.obs_names) and (slide.X != reference.X).nnz == 0
+        np.testing.assert_array_equal(slide.obsm["spatial_um"], reference.obsm["spatial_um"])
+        assert lost(slide) == lost(reference)
+        outline = slide.obsm["boundary_um"][1]
+        np.testing.assert_allclose(outline, np.concatenate([rings[1], rings[1][-1:]]) * UM_PER_PX)
 
 
 def test_barcodes_of_another_tool_go_by_row_and_column(outs):
@@ -358,6 +419,28 @@ def test_cells_come_back_as_drawn(simulated):
     bins = np.pi * cells["nuclear_radius_um"].to_numpy() ** 2 / 4
     assert np.median(slide.obs["bins"] / bins) == pytest.approx(1, abs=0.15)
     assert slide.X.sum() < drawn.counts.sum()
+
+
+def test_the_command_tells_what_hests_pooling_lost(simulated, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("hest_totals", ROOT / "benchmarks" / "hest_totals.py")
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
+    files = simulated[0]
+    folder = files["counts_016um"].parent
+    bins = command.bins_of(folder)
+    place = bins.obs[["array_row", "array_col"]].to_numpy() // 8
+    _, spot = np.unique(place, axis=0, return_inverse=True)
+    counts = bins.X.toarray()
+    kept, lossy = (np.zeros((spot.max() + 1, bins.n_vars)) for _ in range(2))
+    np.add.at(kept, spot.ravel(), counts)
+    lossy[spot.ravel()] += counts  # of the bins of a pseudo-spot one is kept
+    for pooled, left in ((lossy, 1), (kept, 0)):
+        anndata.AnnData(pooled.astype(np.float32), var=bins.var).write_h5ad(tmp_path / "st.h5ad")
+        assert command.main([str(tmp_path / "st.h5ad"), str(folder)]) == left
+        said = capsys.readouterr().out
+        assert f"hold {int(pooled.sum())} of {int(counts.sum())} molecules ({pooled.sum() / counts.sum():.1%})" in said
+    assert command.main([str(tmp_path / "absent.h5ad"), str(folder)]) == 2
+    assert "absent.h5ad" in capsys.readouterr().err
 
 
 # --- what is wrong with files -----------------------------------------------------------------------------------------
@@ -547,11 +630,6 @@ def test_label_images_that_are_none(outs):
 def test_options_that_contradict(outs):
     outs.labels = np.arange(HEIGHT * WIDTH, dtype=np.int32).reshape(HEIGHT, WIDTH)
     fails(outs, "asks for pseudo-spots, and files names nuclei", ConfigError, pool={})
-    outs.labels = None
-    sentence = fails(
-        outs, "pseudo-spots of 3 x 3 bins every 1", ConfigError, pool={"bins": 3, "stride": 1, "max_gib": 1e-6}
-    )
-    assert "raise pool.stride" in sentence
     for wrong in ({"bins": 0}, {"stride": 0}, {"in_tissue": 0}, {"in_tissue": 1.2}, {"in_tissue": "most"}, {"bin": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Options(pool=wrong)

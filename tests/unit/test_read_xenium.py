@@ -1,5 +1,7 @@
 import gzip
 import json
+import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +18,9 @@ from stmorph.errors import DataError
 from stmorph.files import zip_folder
 from stmorph.image.alignment import Alignment, read_alignment
 from stmorph.read import READERS, SlideInfo, read_slide
+from stmorph.read.tables import names_of
 from stmorph.read.xenium import XeniumOptions
-from stmorph.read.xenium_files import cell_ids, cell_polygons, cell_table, pixel_size, recount
+from stmorph.read.xenium_files import cell_polygons, cell_table, pixel_size, recount
 
 PX = 0.2125
 WIDTH, HEIGHT = 460, 300  # of the H&E image
@@ -415,7 +418,7 @@ def test_values_that_are_missing_or_negative(outs):
     with pytest.raises(DataError, match="a cell_id is missing"):
         outs.read(cells=outs.write_cells(cell_id=[None, *outs.cell_id[1:]]))
     with pytest.raises(DataError, match="a cell_id is missing or no whole number"):
-        cell_ids(pd.Series([1.0, np.nan]), outs.folder)
+        names_of(pd.Series([1.0, np.nan], name="cell_id"), outs.folder)
     vertices = outs.boundaries()
     vertices.loc[12, "vertex_y"] = np.nan
     with pytest.raises(DataError, match=f"vertex_y of {outs.cell_id[2]} is .*nan"):
@@ -461,11 +464,155 @@ def test_files_of_another_kind(outs):
         outs.read(boundaries=outs.write_transcripts(labelled, "nucleus_boundaries.parquet"))
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "{", '{"pixel_size": 0}', '{"pixel_size": "x"}', '{"pixel_size": NaN}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[1]",
+        "null",
+        "{",
+        '{"pixel_size": 0}',
+        '{"pixel_size": "0.2125"}',
+        '{"pixel_size": NaN}',
+        '{"pixel_size": 1e6}',
+        '{"pixel_size": 1e-300}',
+        '{"pixel_size": 1' + 400 * "0" + "}",
+    ],
+)
 def test_experiments_that_say_no_width(tmp_path, text):
     (tmp_path / "experiment.xenium").write_text(text)
     with pytest.raises(DataError, match=r"experiment.xenium.*pixel_size"):
         pixel_size(tmp_path / "experiment.xenium")
+
+
+# --- other versions, other programs -----------------------------------------------------------------------------------
+
+
+def text(**options):
+    return lambda table, path: table.to_csv(path, **{"index": False} | options)
+
+
+# The same cells as programs save them: file's name, and how the table is written.
+TABLES = {
+    "more columns": ("a.csv", lambda table, path: table.assign(segmentation_method="x").to_csv(path, index=False)),
+    "saved index": ("a.csv", text(index=True)),
+    "semicolons": ("a.csv", text(sep=";")),
+    "Windows, quoted, with a mark": ("a.csv", text(quoting=1, lineterminator="\r\n", encoding="utf-8-sig")),
+    "packed, unknown to its name": ("a.csv", text(compression="gzip")),
+    "not packed, though named so": ("a.csv.gz", text(compression=None)),
+    "parquet named csv": ("a.csv.gz", lambda table, path: table.to_parquet(path)),
+    "ids as index": ("a.parquet", lambda table, path: table.set_index("cell_id").to_parquet(path)),
+    "ids as categories": ("a.parquet", lambda table, path: table.astype({"cell_id": "category"}).to_parquet(path)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_cells_of_other_programs_are_the_same(outs, name):
+    file, write = TABLES[name]
+    write(outs.cells(), outs.folder / file)
+    pd.testing.assert_frame_equal(cell_table(outs.folder / file), cell_table(outs.write_cells("reference.csv")))
+
+
+def test_ids_are_names_whatever_they_look_like(outs):
+    outs.cell_id = ["NA", "nan", "null", "007", "1e5", *outs.cell_id[5:]]
+    assert cell_table(outs.write_cells()).index.tolist() == outs.cell_id
+    numbered = outs.write_cells("numbers.parquet", cell_id=np.arange(1.0, 41))
+    assert cell_table(numbered).index.tolist() == [str(k) for k in range(1, 41)]
+
+
+def test_features_of_every_type_and_genes_of_a_custom_panel(outs):
+    kinds = {
+        "NegControlCodeword_1": "Negative Control Codeword",
+        "DeprecatedCodeword_1": "Deprecated Codeword",
+        "Intergenic_Region_1": "Genomic Control",
+    }
+    outs.symbol, outs.gene_id = [*outs.symbol, *kinds], [*outs.gene_id, *kinds]
+    outs.feature_type = [*outs.feature_type, *kinds.values()]
+    # A gene that the reference does not know has no genome.
+    outs.genome = ["GRCh38", "GRCh38", "GRCh38", "Unknown", *["Unknown"] * 6]
+    outs.counts = np.hstack([outs.counts, np.ones((40, 3), np.int64)])
+    slide = outs.read()
+    assert slide.var["control"].tolist() == [False] * 4 + [True] * 6
+    assert slide.X.sum() == outs.counts.sum()
+
+
+@pytest.mark.parametrize("form", ["bytes", "categories", "semicolons", "parts", "numbers", "parquet named csv"])
+def test_transcripts_of_other_versions_count_the_same(outs, form):
+    table, path = outs.transcripts(), outs.folder / "transcripts.parquet"
+    if form == "bytes":
+        for name in ("cell_id", "feature_name"):
+            table[name] = table[name].str.encode("ascii")
+        table.to_parquet(path)
+    elif form == "categories":
+        table.astype({"cell_id": "category", "feature_name": "category"}).to_parquet(path)
+    elif form == "semicolons":
+        table.to_csv(path, sep=";", index=False)
+    elif form == "parts":
+        path.mkdir()
+        for part in range(3):
+            table.iloc[part::3].to_parquet(path / f"{part}.parquet")
+    elif form == "numbers":
+        numbers = {name: k for k, name in enumerate(outs.cell_id, 1)} | {"UNASSIGNED": -1}
+        outs.cell_id = outs.matrix_ids = [str(k) for k in range(1, 41)]
+        table.assign(cell_id=table["cell_id"].map(numbers)).to_parquet(path)
+    else:
+        path = outs.folder / "transcripts.csv.gz"
+        table.to_parquet(path)
+    found = recount(path, np.array(outs.cell_id, dtype=object), np.array(outs.symbol), 20)
+    assert (found == outs.counts.sum(axis=1)).all()
+
+
+def rezipped(path, keep=lambda name: True, prefix=""):
+    """Write a zip again without some of its files, or with all of them in a folder."""
+    with zipfile.ZipFile(path) as archive:
+        files = {prefix + name: archive.read(name) for name in archive.namelist() if keep(name)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("ids", "change", "says"),
+    [
+        ((40, 2), {"keep": lambda name: not name.startswith("cell_summary/0")}, "cell_summary lacks 1 of its 1 chunks"),
+        ((40, 2), {"keep": lambda name: not name.startswith("cell_summary")}, "cell_summary"),
+        ((40, 2), {"keep": lambda name: not name.endswith(".zattrs")}, "column_names"),
+        ((40, 2), {"prefix": "cells.zarr/"}, "No group found"),
+        ((30, 2), {}, r"cell_id is uint32 \(30, 2\) for 40 rows"),
+        ((40, 3), {}, r"cell_id is uint32 \(40, 3\) for 40 rows"),
+    ],
+)
+def test_cells_zarr_that_lack_something(outs, ids, change, says):
+    path = outs.write_zarr(np.arange(np.prod(ids), dtype=np.uint32).reshape(ids))
+    rezipped(path, **change)
+    with pytest.raises(DataError, match=rf"cells.zarr.zip cannot be read .*{says}"):
+        cell_table(path)
+
+
+def test_zips_that_hold_something_else(outs):
+    zipped = outs.write_zarr(np.ones((40, 2), np.uint32))
+    with pytest.raises(
+        DataError, match=r"cells.zarr.zip .*zip of transcripts by tile; transcripts.parquet .*beside it"
+    ):
+        recount(zipped, np.array(outs.cell_id), np.array(outs.symbol), 20)
+    with pytest.raises(DataError, match=r"cells.zarr.zip cannot be read \(it is neither HDF5 nor Matrix Market\)"):
+        outs.read(counts=zipped)
+    with pytest.raises(DataError, match=r"cells is a folder that cannot be read as one"):
+        cell_table(outs.folder / "cells")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\n\n", "1 x 0 values"),
+        ("1e200,0,0\n0,1e200,0\n0,0,1\n", "3 x 3 finite numbers"),
+        ("1;0;0\n", "cannot be read"),
+    ],
+)
+def test_alignments_of_another_kind(tmp_path, text, says):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.warns(UserWarning) if not text.strip() else nullcontext(), pytest.raises(DataError, match=says):
+        read_alignment(tmp_path / "a.csv")
 
 
 def test_the_roles_are_the_readers():

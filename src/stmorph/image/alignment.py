@@ -19,6 +19,9 @@ MORPHOLOGY_UM_PER_PX = 0.2125
 MAX_STRETCH = 0.10
 """Largest relative difference between the scales along two axes: beyond it the image has no one um per px."""
 
+_MOST = 1e9
+"""Beyond any image: a matrix with such a number is damaged."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -62,7 +65,8 @@ def read_alignment(path: Path, frame_um_per_px: float = MORPHOLOGY_UM_PER_PX) ->
 
     with reading(path, "a 3 x 3 alignment matrix, comma-separated without header"):
         matrix = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=2, encoding="utf-8-sig")
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.allclose(matrix[2], [0, 0, 1]):
+    matrix = matrix if matrix.size else np.zeros((1, 0))
+    if matrix.shape != (3, 3) or not (np.abs(matrix) < _MOST).all() or not np.allclose(matrix[2], [0, 0, 1]):
         raise DataError(
             f"{path} holds {matrix.shape[0]} x {matrix.shape[1]} values with the last row {matrix[-1].tolist()}; "
             "expected 3 x 3 finite numbers, the last row 0, 0, 1: export the alignment from Xenium Explorer again"

@@ -49,6 +49,13 @@ class _OpenLevel:
         return np.asarray(rgb(self._slide.read_region(place, self._level, (x1 - x0, y1 - y0))))
 
 
+def opens(path: Path) -> bool:
+    """Return whether OpenSlide opens the file, as a scanner's or as a plain tiled TIFF."""
+    import openslide
+
+    return openslide.OpenSlide.detect_format(path) is not None
+
+
 def is_slide(path: Path) -> bool:
     """Return whether OpenSlide knows the scanner that made the file."""
     import openslide

@@ -14,6 +14,7 @@ from .source import ImageSource, decoding
 # Slides are large by nature: Pillow's guard against decompression bombs (89 megapixels) would stop HER2ST's images.
 Image.MAX_IMAGE_PIXELS = 8_000_000_000
 _BAND_PX = 256
+_ORIENTATION = 274
 _MODES = ("RGB", "RGBA", "RGBX", "P", "CMYK", "YCbCr")
 
 
@@ -30,6 +31,7 @@ class PillowSource(ImageSource):
                 raise DataError(
                     f"{path} is not in colour (Pillow's mode {image.mode}); expected H&E in RGB: give the H&E image"
                 )
+            check_orientation(path, image.getexif().get(_ORIENTATION))
             self.scale_record = dpi_scale(image.info.get("dpi", (0, 0)))
 
     @contextmanager
@@ -55,6 +57,24 @@ class _Decoded:
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
         return np.asarray(rgb(self._image.crop((x0, y0, x1, y1))))
+
+
+def check_orientation(path: Path, orientation: int | None) -> None:
+    """Check that a picture is shown as it is stored.
+
+    Programs differ in whether they turn a picture as its record asks, so nobody can tell in which of the two the
+    positions were measured.
+
+    Raises
+    ------
+    DataError
+        Its EXIF or TIFF record (tag 274) asks to turn or mirror it.
+    """
+    if orientation in range(2, 9):
+        raise DataError(
+            f"{path} is to be turned or mirrored when shown (orientation {orientation}); expected an upright picture "
+            "(orientation 1): save it upright, as the program that gave the positions showed it"
+        )
 
 
 def rgb(image: Image.Image) -> Image.Image:

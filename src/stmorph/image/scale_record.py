@@ -59,7 +59,7 @@ def openslide_scale(properties: Mapping[str, str]) -> ScaleRecord:
     x, y = (properties.get(f"openslide.mpp-{axis}") for axis in "xy")
     if not x:
         return NOTHING
-    return _record(float(x), float(y or x), f"{properties.get('openslide.vendor', 'scanner')} record")
+    return _record(_number(x), _number(y or x), f"{properties.get('openslide.vendor', 'scanner')} record")
 
 
 def dpi_scale(dpi: tuple[float, float]) -> ScaleRecord:
@@ -70,12 +70,14 @@ def dpi_scale(dpi: tuple[float, float]) -> ScaleRecord:
 
 
 def _record(x_um: float, y_um: float, source: str) -> ScaleRecord:
+    if not x_um > 0:
+        return ScaleRecord(None, f"{source}: {x_um:.4g} um per px, which is no length")
     # 72, 96 or 300 dots per inch is a printer's default, not a microscope's scale.
     if any(abs(25_400 / dpi / x_um - 1) < 1e-3 for dpi in _PRINTERS_DPI):
         return ScaleRecord(None, f"{source}: {25_400 / x_um:.0f} dots per inch, a printer's default")
     if not 0.02 < x_um < 20:
         return ScaleRecord(None, f"{source}: {x_um:.4g} um per px, which is no microscope's")
-    if abs(y_um / x_um - 1) > _SQUARE:
+    if not abs(y_um / x_um - 1) <= _SQUARE:
         return ScaleRecord(None, f"{source}: {x_um:.4g} um per px along x but {y_um:.4g} along y")
     return ScaleRecord(x_um, source)
 
@@ -107,8 +109,16 @@ def _ome_length(element: ElementTree.Element, axis: str) -> float | None:
 
 
 def _aperio(description: str) -> ScaleRecord:
-    found = re.search(r"\bMPP *= *([0-9.]+)", description) if description.startswith("Aperio") else None
-    return _record(float(found.group(1)), float(found.group(1)), "Aperio record") if found else NOTHING
+    found = re.search(r"\bMPP *= *([^|\s]+)", description) if description.startswith("Aperio") else None
+    return _record(_number(found[1]), _number(found[1]), "Aperio record") if found else NOTHING
+
+
+def _number(text: str) -> float:
+    """Return the number that a text is, with a point or (from a scanner set up so) a comma; NaN where it is none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return float("nan")
 
 
 def _resolution(page: Any) -> ScaleRecord:

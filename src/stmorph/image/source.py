@@ -178,8 +178,17 @@ def decoding(path: Path) -> Iterator[None]:
     """Turn every library's failure to decode `path` into one sentence."""
     try:
         yield
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except PermissionError as error:
+        raise DataError(
+            f"{path} may not be read ({error}); expected an image: mend the rights of the file and its folders"
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            f"{path} takes more memory than there is ({error or 'MemoryError'}); expected an image that fits: give the "
+            "job more memory, or store it as a tiled TIFF"
+        ) from error
     except Exception as error:  # each codec has its own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
@@ -191,29 +200,37 @@ def decoding(path: Path) -> Iterator[None]:
 def open_image(path: str | Path) -> ImageSource:
     """Open an image; its size is known at once, no pixel is decoded.
 
-    What the file holds decides, not its name, except for scanners' formats (`OPENSLIDE_SUFFIXES`), which are TIFF to
-    the eye and need OpenSlide. SVS is read as the TIFF it is, by OpenSlide only where that is not enough.
+    What the file holds decides, not its name. Scanners' formats (`OPENSLIDE_SUFFIXES`) are TIFF to the eye and need
+    OpenSlide, where it knows them. SVS is read as the TIFF it is, by OpenSlide only where that is not enough.
 
     Raises
     ------
     DataError
         The file is missing, is no image, is not in colour, or (TIFF) ends before its last tile.
     """
-    from .openslide_source import OpenSlideSource, is_slide
+    from .openslide_source import OpenSlideSource, is_slide, opens
     from .pillow_source import PillowSource
     from .tiff_source import APERIO_YCBCR, SparseTiffError, TiffSource
     from .zarr_source import ZarrSource, is_zarr
 
     path = Path(path)
-    if is_zarr(path):
-        return ZarrSource(path)
-    if not path.is_file():
-        raise DataError(f"{path}, an image, does not exist; correct the path or download it")
-    suffix = path.suffix.lower()
-    if suffix in OPENSLIDE_SUFFIXES:
-        return OpenSlideSource(path)
-    with path.open("rb") as file:
-        magic = file.read(4)
+    with decoding(path):
+        if is_zarr(path):
+            return ZarrSource(path)
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; expected an image, or a folder of OME-Zarr: give the file")
+        if not path.is_file():
+            raise DataError(f"{path}, an image, does not exist; expected a file: correct the path or download it")
+        with path.open("rb") as file:
+            magic = file.read(4)
+        suffix = path.suffix.lower()
+        if suffix in OPENSLIDE_SUFFIXES and opens(path):
+            return OpenSlideSource(path)
+    if suffix == ".ndpi" and magic in _TIFF_MAGIC:
+        raise DataError(
+            f"{path} is no NDPI scan that OpenSlide knows; expected one, or another name: download it again, or, if it "
+            "is a plain TIFF, call it .tif"
+        )
     if magic not in _TIFF_MAGIC:
         return OpenSlideSource(path) if suffix == ".svs" else PillowSource(path)
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .pillow_source import rgb
+from .pillow_source import check_orientation, rgb
 from .scale_record import tiff_scale
 from .source import ImageSource, decoding
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 APERIO_YCBCR = 33003
 """Aperio's JPEG2000 in YCbCr, whose colours tifffile leaves as they are stored."""
+_ASIDE = ("label", "macro", "thumbnail", "overview")
+"""Pictures of the glass that scanners store beside the scan."""
 _BAND_PX = 256
+# Photometric interpretations, and packings that leave colours as they are stored.
+_RGB, _MINISBLACK, _CMYK, _YCBCR = 2, 1, 5, 6
+_PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)
+_ASSOCIATED, _UNSPECIFIED = 1, 0
 
 
 class SparseTiffError(DataError):
@@ -36,18 +42,21 @@ class TiffSource(ImageSource):
         with decoding(path), tifffile.TiffFile(path) as tif:
             if not tif.series:
                 raise DataError(f"{path} holds no image; expected a whole-slide image: download it again")
-            by_size = sorted(range(len(tif.series)), key=lambda k: tif.series[k].size, reverse=True)
-            # A file may hold the H&E image beside larger fluorescence.
+            # A file may hold the H&E image beside larger fluorescence, and a crop beside the larger photograph of all.
+            by_size = sorted(
+                range(len(tif.series)),
+                key=lambda k: (tif.series[k].name.lower() in _ASIDE, -tif.series[k].size),
+            )
             self._series = next((k for k in by_size if _in_colour(path, tif.series[k])), by_size[0])
             series = tif.series[self._series]
             _check_complete(path, series.levels)
             sizes = [_yxs_shape(path, level.axes, level.shape) for level in series.levels]
-            samples = sizes[0][2]
-            if samples not in (3, 4) or series.dtype != np.uint8:
+            if not _in_colour(path, series):
                 raise DataError(
-                    f"{path} holds {samples} channel(s) of {series.dtype}; expected H&E in colour, 3 channels of "
-                    "uint8: give the H&E image"
+                    f"{path} holds {sizes[0][2]} channel(s) of {series.dtype} ({series.keyframe.photometric.name}); "
+                    "expected H&E in colour, 3 channels of uint8: give the H&E image"
                 )
+            check_orientation(path, series.keyframe.tags.valueof("Orientation"))
             self.levels = tuple((width, height) for height, width, _ in sizes)
             self.compression = int(series.keyframe.compression)
             self.scale_record = tiff_scale(series.keyframe, tif.ome_metadata)
@@ -72,6 +81,7 @@ class TiffLevel:
         pages, page = list(level.pages), level.keyframe
         if None in pages:
             raise DataError(f"{path} is one of several files of a picture; expected one file: give a single OME-TIFF")
+        self._page = page
         self._file, self._decode = page.parent.filehandle, page.decode
         self.height_px, self.width_px, _ = _yxs_shape(path, level.axes, level.shape)
         self._mapped = None
@@ -98,7 +108,22 @@ class TiffLevel:
         else:
             planes = [self._decoded(segments, row * self.columns + column) for segments in self._segments]
             pixels = (planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))[:height, :width]
-        return pixels if pixels.shape[2] == 3 else np.asarray(rgb(Image.fromarray(np.ascontiguousarray(pixels))))
+        return self._in_rgb(pixels)
+
+    def _in_rgb(self, pixels: np.ndarray) -> np.ndarray:
+        page = self._page
+        if page.photometric == _CMYK or (page.photometric == _YCBCR and page.compression in _PLAIN):
+            mode = "CMYK" if page.photometric == _CMYK else "YCbCr"
+            size = pixels.shape[1], pixels.shape[0]
+            return np.asarray(Image.frombytes(mode, size, np.ascontiguousarray(pixels).tobytes()).convert("RGB"))
+        if pixels.shape[2] == 3:
+            return pixels
+        kind = int(page.extrasamples[0]) if page.extrasamples else None
+        if kind == _UNSPECIFIED:  # a channel of something else
+            return pixels[..., :3]
+        if kind == _ASSOCIATED:  # colours are multiplied already: what is transparent is as white as glass
+            return np.minimum(pixels[..., :3].astype(np.int16) + (255 - pixels[..., 3:]), 255).astype(np.uint8)
+        return np.asarray(rgb(Image.fromarray(np.ascontiguousarray(pixels))))
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
         """Return the pixels of a box, uint8 [y1 - y0, x1 - x0, 3]."""
@@ -143,10 +168,13 @@ def _mapped(path: Path, page: "tifffile.TiffPage", height: int, width: int) -> n
 
 
 def _in_colour(path: Path, series: "tifffile.TiffPageSeries") -> bool:
+    """Return whether a picture has colours that can be told; three channels of fluorescence cannot be told from RGB."""
     try:
-        return _yxs_shape(path, series.axes, series.shape)[2] in (3, 4) and series.dtype == np.uint8
+        samples = _yxs_shape(path, series.axes, series.shape)[2]
     except DataError:
         return False
+    allowed = {_RGB: (3, 4), _CMYK: (4,), _YCBCR: (3,), _MINISBLACK: (3,)}
+    return samples in allowed.get(int(series.keyframe.photometric), ()) and series.dtype == np.uint8
 
 
 def _yxs_shape(path: Path, axes: str, shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -7,11 +7,12 @@ To add a platform, write its module and enter it in `READERS`.
 from .base import Reader, SlideInfo
 from .hest import HEST
 from .legacy_st import LEGACY_ST
-from .slide import read_slide, write_slide
+from .slide import read_slide
 from .spatialdata_zarr import SPATIALDATA
 from .spider import SPIDER
 from .visium import VISIUM
 from .visium_hd import VISIUM_HD
+from .write import write_slide
 from .xenium import XENIUM
 
 READERS: dict[str, Reader] = {

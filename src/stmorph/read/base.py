@@ -1,8 +1,8 @@
 """What a reader is, and what a dataset's configuration says about a slide."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     import anndata
 
+PICTURE_ROLES = frozenset({"dapi"})
+"""Roles that only extra channels of the pictures are made of: no reader looks at them."""
 SPECIES = ("human", "mouse", "simulated")
 
 
@@ -74,13 +76,16 @@ class Reader:
     (`grid.Grid`), uns['duplicate_symbols'], uns['genes_without_symbol']; where units are no spots uns['unit']
     (`pseudo-spot`, `bin` or `cell`), and where the files tell the image's scale otherwise than by a grid
     uns['um_per_px'] and uns['um_per_px_evidence'], and where they tell its size uns['image_size_px'] (width,
-    height). Outlines of cells are obsm['boundary_px'] float64 [n, V, 2], padded with the last vertex, NaN where a cell
-    has none.
+    height). Where counts are sums that would fill the memory, X is left out and uns['counts'] is a
+    `pooling.PooledCounts` of the same rows. Outlines of cells are obsm['boundary_px'] float64 [n, V, 2], padded with
+    the last vertex, NaN where a cell has none.
     `read` does not open the image.
+    channels: extra channel of the pictures -> the roles of one of which it is made, of what the platform can give.
     no_slide: why its files make no slide, the end of a sentence; empty where they do.
     """
 
     roles: dict[str, bool]
     read: Callable[[dict[str, Path], SlideInfo, ReaderOptions], "anndata.AnnData"]
     Options: type[ReaderOptions] = ReaderOptions
+    channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     no_slide: str = ""

@@ -161,6 +161,14 @@ def check_places(positions: pd.DataFrame, path: Path) -> None:
         )
     size = bin_size_um(positions.index)
     if size is None:
+        # Where barcodes name places, unique names are unique places.
+        twice = np.flatnonzero(pd.Index(rows * 2**32 + cols).duplicated())
+        if len(twice):
+            first = twice[0]
+            raise DataError(
+                f"{path} puts {len(twice)} bins where another lies, first {positions.index[first]} at array_row "
+                f"{rows[first]}, array_col {cols[first]}; expected each place once: give one slide's file"
+            )
         return
     named = _fields(positions.index)
     odd = np.arange(len(positions)) if named is None else np.flatnonzero(named[:, 0] != size)

@@ -9,6 +9,7 @@ import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
+from .tables import reading
 
 # Features that measure the chemistry, not the tissue: probes without a target, spike-ins, reads between genes.
 _CONTROL = re.compile(
@@ -17,6 +18,10 @@ _CONTROL = re.compile(
     re.IGNORECASE,
 )
 _GENE_EXPRESSION = "Gene Expression"
+# What stands in the place of a genome's name where there is none: control features, genes of a custom panel.
+_NO_GENOME = ("", "unknown", "na", "n/a", "nan", "none", "null")
+# The genomes of two-species references, as Cell Ranger puts them before ids and symbols; Seurat writes - for _.
+_PREFIX = re.compile(r"(hg19|hg38|GRCh37|GRCh38|mm9|mm10|mm39|GRCm38|GRCm39)[_-]+(?=\w)")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def checked_counts(
     path
         The file, for error sentences.
     matrix
-        Counts [n, G], of any numeric type.
+        Counts [n, G], of any numeric type, dense or sparse.
     barcode, gene_id, symbol
         Names [n], [G], [G]; `symbol` may hold empty strings.
     feature_type, genome
@@ -59,16 +64,20 @@ def checked_counts(
     Raises
     ------
     DataError
-        The matrix is empty, holds NaN, negative or non-integer values, names a barcode or gene id twice, or holds
-        genes of two species.
+        The matrix is damaged, empty, holds NaN, negative or non-integer values, names a barcode or gene id twice, or
+        holds genes of two species or none that measure expression.
     """
     barcode, gene_id, symbol = (np.asarray(names, dtype=object) for names in (barcode, gene_id, symbol))
+    _check_lengths(path, {"symbols": symbol, "feature types": feature_type, "genomes": genome}, len(gene_id))
+    matrix = _as_csr(path, matrix)
     if matrix.shape != (len(barcode), len(gene_id)):
+        advice = "the files belong to different runs"
+        if matrix.shape == (len(gene_id), len(barcode)):
+            advice = "it looks transposed: exchange rows and columns, or give the vendor's own file"
         raise DataError(
             f"{path} holds {matrix.shape[0]} x {matrix.shape[1]} values for {len(barcode)} barcodes and {len(gene_id)} "
-            "genes; expected one row a barcode and one column a gene: the files belong to different runs"
+            f"genes; expected one row a barcode and one column a gene: {advice}"
         )
-    matrix = scipy.sparse.csr_matrix(matrix)
     matrix.sum_duplicates()
     matrix.sort_indices()
     _check_values(path, matrix, barcode, symbol)
@@ -80,14 +89,48 @@ def checked_counts(
         )
     _check_unique(path, barcode, "barcode")
     _check_unique(path, gene_id, "gene id" if (gene_id != symbol).any() else "gene")
-    expression = np.full(len(gene_id), True) if feature_type is None else np.asarray(feature_type) == _GENE_EXPRESSION
-    _check_one_species(path, gene_id[expression], None if genome is None else np.asarray(genome)[expression])
+    expression = _of_expression(path, feature_type, len(gene_id))
+    names = None if genome is None else np.asarray(genome, dtype=object)[expression]
+    _check_one_species(path, gene_id[expression], symbol[expression], names)
 
     unnamed = symbol == ""
     names = pd.Index(np.where(unnamed, gene_id, symbol).astype(object))
     control = ~expression | np.array([_CONTROL.match(name) is not None for name in names], dtype=bool)
     var = pd.DataFrame({"gene_id": gene_id.astype(object), "control": control}, index=_unique_names(names))
     return Counts(path, matrix.astype(np.int32), barcode, var, int(names.duplicated().sum()), int(unnamed.sum()))
+
+
+def _check_lengths(path: Path, columns: dict[str, np.ndarray | None], genes: int) -> None:
+    for what, values in columns.items():
+        if values is not None and len(values) != genes:
+            raise DataError(
+                f"{path} holds {len(values)} {what} for {genes} genes; expected one a gene: the file was put together "
+                "wrongly, write it again or give the vendor's own"
+            )
+
+
+def _as_csr(path: Path, matrix) -> scipy.sparse.csr_matrix:
+    with reading(path, "a matrix of counts"):
+        if scipy.sparse.issparse(matrix) and matrix.format in ("csr", "csc"):
+            # Before any arithmetic: SciPy trusts indices, and one beyond the matrix ends the process.
+            matrix.check_format(full_check=True)
+        matrix = scipy.sparse.csr_matrix(matrix)
+    return matrix
+
+
+def _of_expression(path: Path, feature_type: np.ndarray | None, genes: int) -> np.ndarray:
+    """Return which features are genes, bool [G]: `Gene Expression`, also as R's names have it (`Gene.Expression`)."""
+    kinds = np.array([""] * genes if feature_type is None else [str(kind) for kind in feature_type], dtype=object)
+    distinct = sorted(set(kinds))
+    if not any(kind.strip() for kind in distinct):  # the file tells no types
+        return np.full(genes, True)
+    expression = np.isin(kinds, [kind for kind in distinct if kind.replace(".", " ").strip() == _GENE_EXPRESSION])
+    if not expression.any():
+        raise DataError(
+            f"{path} has no feature of the type {_GENE_EXPRESSION!r} (its types: {', '.join(distinct[:12])}); expected "
+            "counts of genes: give the file of the gene expression library, or name the type so"
+        )
+    return expression
 
 
 def _check_values(path: Path, matrix: scipy.sparse.csr_matrix, barcode: np.ndarray, symbol: np.ndarray) -> None:
@@ -116,13 +159,14 @@ def _check_unique(path: Path, names: np.ndarray, kind: str) -> None:
         )
 
 
-def _check_one_species(path: Path, gene_id: np.ndarray, genome: np.ndarray | None) -> None:
-    if genome is not None:
-        genomes = sorted({str(name) for name in genome if str(name)})
+def _check_one_species(path: Path, gene_id: np.ndarray, symbol: np.ndarray, genome: np.ndarray | None) -> None:
+    stated = set() if genome is None else {str(name) for name in genome if str(name).lower() not in _NO_GENOME}
+    prefixes = {found[1] for name in (*gene_id, *symbol) if (found := _PREFIX.match(name))}
+    for genomes in (stated, prefixes):
         if len(genomes) > 1:
             raise DataError(
-                f"{path} holds genes of the genomes {' and '.join(genomes)}; expected one species a slide: keep one "
-                "genome's features"
+                f"{path} holds genes of the genomes {' and '.join(sorted(genomes))}; expected one species a slide: "
+                "keep one genome's features"
             )
     species = species_of(gene_id)
     if len(species) > 1:
@@ -134,11 +178,11 @@ def _check_one_species(path: Path, gene_id: np.ndarray, genome: np.ndarray | Non
 
 
 def species_of(gene_id: np.ndarray) -> dict[str, int]:
-    """Return {species: number of genes} by Ensembl's prefixes, also behind a genome's name (`mm10_ENSMUSG...`)."""
+    """Return {species: number of genes} by Ensembl's prefixes, also behind a genome's name (`mm10___ENSMUSG...`)."""
     ids = pd.Series(gene_id, dtype=str)
     counted = {
-        "human": int(ids.str.contains(r"(?:^|_)ENSG\d").sum()),
-        "mouse": int(ids.str.contains(r"(?:^|_)ENSMUSG\d").sum()),
+        "human": int(ids.str.contains(r"(?:^|[_-])ENSG\d").sum()),
+        "mouse": int(ids.str.contains(r"(?:^|[_-])ENSMUSG\d").sum()),
     }
     return {name: count for name, count in counted.items() if count}
 

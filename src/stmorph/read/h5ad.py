@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse
 
 from ..errors import DataError
 from .counts import Counts, checked_counts
@@ -69,15 +68,29 @@ def anndata_parts(path: Path, matrix: str = "X") -> AnnDataParts:
                 "reader_options.matrix"
             )
         where = {"X": "X", "raw": "raw/X"}.get(matrix, f"layers/{matrix}")
-        return AnnDataParts(
+        parts = AnnDataParts(
             path=path,
             matrix=read_elem(file[where]),
-            obs=read_elem(file["obs"]),
-            var=read_elem(file["raw/var" if matrix == "raw" else "var"]),
+            obs=_table(file, "obs"),
+            var=_table(file, "raw/var" if matrix == "raw" else "var"),
             spatial=np.asarray(read_elem(file["obsm/spatial"]), np.float64) if "obsm/spatial" in file else None,
             others=tuple(name for name in present if name != matrix),
             scalefactors=_scalefactors(file),
         )
+        if not hasattr(parts.matrix, "shape"):
+            raise ValueError(f"{where} is no matrix")
+        if parts.spatial is not None and len(parts.spatial) != len(parts.obs):
+            raise ValueError(f"obsm/spatial has {len(parts.spatial)} rows for {len(parts.obs)} of obs")
+    return parts
+
+
+def _table(file: Any, name: str) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    table = read_elem(file[name])
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"{name} is no table as AnnData since 0.7 writes it: save the file again with a later version")
+    return table
 
 
 def counts_of(parts: AnnDataParts) -> Counts:
@@ -93,7 +106,7 @@ def counts_of(parts: AnnDataParts) -> Counts:
     try:
         return checked_counts(
             parts.path,
-            scipy.sparse.csr_matrix(parts.matrix),
+            parts.matrix,
             _text(parts.obs.index),
             gene_id,
             symbol,

@@ -10,7 +10,6 @@ them.
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,10 +22,12 @@ from ..errors import ConfigError, DataError
 from ..image.windows import WindowOptions
 from .base import Reader, ReaderOptions, SlideInfo
 from .h5ad import AnnDataParts, anndata_parts, counts_of
-from .hest_cells import cell_outlines, count_cells, padded
+from .hest_cells import cell_outlines, count_cells
 from .hest_metadata import SPECIES, read_metadata, sample_row
 from .hest_patches import patch_barcodes
-from .join import join
+from .join import join, suffix_hint
+from .nuclei import read_nuclei
+from .polygons import padded
 from .tables import flags
 
 if TYPE_CHECKING:
@@ -78,8 +79,17 @@ def _read(files: dict[str, Path], info: SlideInfo, options: Options) -> "anndata
 
 
 HEST = Reader(
-    roles={"counts": True, "image": True, "metadata": False, "patches": False, "transcripts": False, "cells": False},
+    roles={
+        "counts": True,
+        "image": True,
+        "metadata": False,
+        "patches": False,
+        "transcripts": False,
+        "cells": False,
+        "nuclei": False,
+    },
     read=_read,
+    channels={"cell_mask": ("cells", "nuclei")},
     Options=Options,
 )
 
@@ -90,9 +100,17 @@ def _cells(files: dict[str, Path], row: pd.Series | None, info: SlideInfo, optio
             f"slide {info.slide} of {info.dataset} asks for cells (reader_options.unit), but has no file transcripts; "
             "expected transcripts/<id>_transcripts.parquet: name it, or leave unit out for pseudo-spots"
         )
-    counts, positions = count_cells(files["transcripts"], options.least_qv)
+    if {"cells", "nuclei"} <= files.keys():
+        raise ConfigError(
+            f"slide {info.slide} of {info.dataset} has the files cells and nuclei, which are two sets of cells; "
+            "expected one of them: leave the other out"
+        )
+    nuclei = read_nuclei(files["nuclei"]) if "nuclei" in files else None
+    counts, positions = count_cells(files["transcripts"], options.least_qv, nuclei)
     placed = files["transcripts"]
-    if "cells" in files:
+    if nuclei is not None:
+        placed, positions = files["nuclei"], nuclei.outlines()
+    elif "cells" in files:
         placed, positions = files["cells"], cell_outlines(files["cells"])
     positions = positions.assign(in_tissue=True, array_row=0, array_col=0)
     adata = join(counts, positions, placed, np.zeros((len(positions), 2)))
@@ -102,9 +120,10 @@ def _cells(files: dict[str, Path], row: pd.Series | None, info: SlideInfo, optio
         adata.uns["um_per_px_evidence"] = f"{adata.uns['um_per_px']:.4f} by {files['metadata'].name}"
     um_per_px = info.um_per_px or adata.uns.get("um_per_px", math.nan)
     adata.obs["cell_area_um2"] = math.nan
-    if "cells" in files:
-        kept = positions.loc[adata.obs_names]
+    kept = positions.loc[adata.obs_names]
+    if "area_px2" in kept:
         adata.obs["cell_area_um2"] = kept["area_px2"].to_numpy() * um_per_px**2
+    if "polygon" in kept:
         adata.obsm["boundary_px"] = padded(list(kept["polygon"]))
     return adata
 
@@ -134,7 +153,7 @@ def _positions(parts: AnnDataParts, options: Options) -> pd.DataFrame:
     if options.in_tissue == "use":
         if "in_tissue" not in obs:
             raise DataError(f"{path} has no obs column in_tissue; expected it: set reader_options.in_tissue to ignore")
-        in_tissue = flags(pd.to_numeric(obs["in_tissue"].astype(float), errors="coerce"), "in_tissue", path)
+        in_tissue = flags(obs["in_tissue"], "in_tissue", path)
     return pd.DataFrame(
         {
             "in_tissue": in_tissue,
@@ -210,11 +229,10 @@ def _joined_patches(adata: "anndata.AnnData", patches: pd.DataFrame, path: Path)
     has = found["row"].notna().to_numpy()
     patch_path = patches.attrs["path"]
     if not has.any():
-        bare = {name.split("-")[0] for name in patches.index} & {name.split("-")[0] for name in adata.obs_names}
-        hint = f"; without what follows a hyphen {len(bare)} would agree: rename one side" if bare else ""
         raise DataError(
             f"{patch_path} and {path} have no barcode in common ({patches.index[0]!r} in the first, "
-            f"{adata.obs_names[0]!r} in the second); expected the same sample's files: check the ids{hint}"
+            f"{adata.obs_names[0]!r} in the second); expected the same sample's files: check the ids"
+            f"{suffix_hint(patches.index, adata.obs_names)}"
         )
     if "x_px" in patches:
         offset = adata.obsm["spatial_px"][has] - found.loc[has, ["x_px", "y_px"]].to_numpy(np.float64)
@@ -228,73 +246,3 @@ def _joined_patches(adata: "anndata.AnnData", patches: pd.DataFrame, path: Path)
                 "around its unit: the files belong to different samples or versions, download both again"
             )
     return has
-
-
-@dataclass(frozen=True)
-class PooledTotals:
-    """HEST's counts against a pooling that keeps them, over the genes that both have.
-
-    genes: how many are in both; only_hest, only_repooled: in one alone. hest, repooled: molecules in all.
-    kept: hest / repooled. genes_with_less: genes of which HEST has fewer.
-    """
-
-    genes: int
-    only_hest: int
-    only_repooled: int
-    hest: int
-    repooled: int
-    genes_with_less: int
-
-    @property
-    def kept(self) -> float:
-        """The share of the molecules that HEST's file has."""
-        return self.hest / self.repooled
-
-    def sentence(self) -> str:
-        """Return what was found in one sentence."""
-        return (
-            f"HEST's pseudo-spots hold {self.hest} of {self.repooled} molecules ({self.kept:.1%}) of {self.genes} "
-            f"genes; {self.genes_with_less} genes have fewer"
-        )
-
-
-def compare_totals(hest_h5ad: Path, repooled: "anndata.AnnData", matrix: str = "X") -> PooledTotals:
-    """Compare the totals of HEST's `.h5ad` with those of the same sample pooled anew, gene by gene.
-
-    HEST's Visium HD files were pooled by adding to repeated indices at once, which keeps one of the 16 um bins that
-    fall into a pseudo-spot (within a chunk of rows) and loses the rest; the totals tell.
-
-    Parameters
-    ----------
-    hest_h5ad
-        `st/<id>.h5ad`.
-    repooled
-        A slide of the same sample with raw counts, named by the same symbols; its size of pooling does not matter.
-    matrix
-        As `Options.matrix`.
-
-    Raises
-    ------
-    DataError
-        The file is damaged, or the two have no gene in common.
-    """
-    counts = counts_of(anndata_parts(hest_h5ad, matrix))
-
-    def totals(values, names: pd.Index) -> pd.Series:
-        return pd.Series(np.asarray(values.sum(axis=0), dtype=np.float64).ravel(), index=names)
-
-    ours, theirs = totals(repooled.X, repooled.var_names), totals(counts.matrix, counts.var.index)
-    both = theirs.index.intersection(ours.index)
-    if len(both) == 0 or ours[both].sum() == 0:
-        raise DataError(
-            f"{hest_h5ad} and the re-pooled slide have no gene with counts in common ({theirs.index[0]!r} in the "
-            f"first, {ours.index[0]!r} in the second); expected one sample named by the same symbols: check both"
-        )
-    return PooledTotals(
-        genes=len(both),
-        only_hest=len(theirs) - len(both),
-        only_repooled=len(ours) - len(both),
-        hest=int(theirs[both].sum()),
-        repooled=int(ours[both].sum()),
-        genes_with_less=int((theirs[both] < ours[both]).sum()),
-    )

@@ -1,10 +1,10 @@
 """Cells of HEST-1k's Xenium samples: counted from `transcripts/<id>_transcripts.parquet`, outlined by `xenium_seg/`.
 
 `st/<id>.h5ad` holds pseudo-spots alone. The transcripts are Xenium's own table with he_x and he_y, pixels of the image;
-`xenium_seg/<id>_xenium_cell_seg.parquet` is a GeoParquet of polygons in the same pixels, indexed by cell_id.
+`xenium_seg/<id>_xenium_cell_seg.parquet` is a GeoParquet of polygons in the same pixels, indexed by cell_id. Nuclei
+that CellViT found in the image (`cellvit_seg/`) are other cells: a transcript is in the one that it lies in.
 """
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ import scipy.sparse
 
 from ..errors import DataError
 from .counts import Counts, checked_counts
-from .tables import check_columns, reading
-from .xenium_files import cell_ids
+from .nuclei import Nuclei
+from .polygons import centroid, read_polygons
+from .tables import check_columns, names_of, reading
 
 _COLUMNS = ("cell_id", "feature_name", "qv", "he_x", "he_y")
 _ROWS = 2_000_000  # transcripts read at a time
@@ -22,7 +23,7 @@ NO_CELL = ("UNASSIGNED", "-1", "0", "")
 """What Onboard Analysis calls a transcript's cell where it has none; cells are numbered from 1."""
 
 
-def count_cells(path: Path, least_qv: float) -> tuple[Counts, pd.DataFrame]:
+def count_cells(path: Path, least_qv: float, nuclei: Nuclei | None = None) -> tuple[Counts, pd.DataFrame]:
     """Count the transcripts of each cell.
 
     Parameters
@@ -31,6 +32,8 @@ def count_cells(path: Path, least_qv: float) -> tuple[Counts, pd.DataFrame]:
         `transcripts/<id>_transcripts.parquet`.
     least_qv
         Least quality of a transcript that counts.
+    nuclei
+        Cells to count in instead of the table's own; they are named by their labels.
 
     Returns
     -------
@@ -53,9 +56,15 @@ def count_cells(path: Path, least_qv: float) -> tuple[Counts, pd.DataFrame]:
         check_columns(pd.DataFrame(columns=table.schema_arrow.names), _COLUMNS, path)
         for batch in table.iter_batches(_ROWS, columns=list(_COLUMNS)):
             part = batch.to_pandas()
-            part = part[(part["qv"] >= least_qv) & part["cell_id"].notna()]
-            name = cell_ids(part["cell_id"], path)
-            inside = ~np.isin(name, NO_CELL)
+            part = part[part["qv"] >= least_qv]
+            if nuclei is None:
+                part = part[part["cell_id"].notna()]
+                name = names_of(part["cell_id"], path)
+                inside = ~np.isin(name, NO_CELL)
+            else:
+                label = nuclei.at(part[["he_x", "he_y"]].to_numpy(np.float64))
+                codes, distinct = pd.factorize(label)
+                name, inside = nuclei.names(distinct)[codes], label > 0
             row, column = cells.of(name[inside]), genes.of(part["feature_name"].to_numpy()[inside])
             shape = len(cells.number), len(genes.number)
             total.resize(shape)
@@ -94,7 +103,7 @@ class _Numbered:
 
 
 def cell_outlines(path: Path) -> pd.DataFrame:
-    """Return the cells of a GeoParquet of polygons, indexed by id.
+    """Return the cells of a file of polygons (as `read_polygons`), indexed by id.
 
     Columns: x_px, y_px (centroid), area_px2, polygon (float64 [V, 2], the outer ring).
 
@@ -103,13 +112,7 @@ def cell_outlines(path: Path) -> pd.DataFrame:
     DataError
         The file is damaged, has no geometry or a geometry that is no polygon, or names a cell twice.
     """
-    with reading(path, "a table of cells' polygons (GeoParquet)"):
-        table = pd.read_parquet(path)
-        geometry = next((name for name in ("geometry", "combined", "xy") if name in table.columns), None)
-        if geometry is None:
-            raise ValueError(f"no column geometry among {', '.join(map(str, table.columns[:12]))}")
-        names = cell_ids(pd.Series(table["cell_id"] if "cell_id" in table else table.index.to_series()), path)
-        rings = [_outer_ring(value) for value in table[geometry]]
+    names, rings = read_polygons(path)
     index = pd.Index(names, dtype=object, name="barcode")
     twice = index.duplicated()
     if twice.any():
@@ -117,59 +120,10 @@ def cell_outlines(path: Path) -> pd.DataFrame:
             f"{path} names {int(twice.sum())} cells more than once, first {index[twice][0]!r}; expected one polygon a "
             "cell: download it again"
         )
-    measured = np.array([_centroid(ring) for ring in rings]).reshape(-1, 3)
+    measured = np.array([centroid(ring) for ring in rings]).reshape(-1, 3)
     outlines = pd.DataFrame(measured, columns=["x_px", "y_px", "area_px2"], index=index)
     outlines["polygon"] = pd.Series(rings, index=index, dtype=object)
     return outlines
-
-
-def padded(polygons: list[np.ndarray | None]) -> np.ndarray:
-    """Return rings as one array, float64 [n, V, 2], padded with each one's last vertex; NaN where there is none."""
-    longest = max((len(ring) for ring in polygons if ring is not None), default=1)
-    out = np.full((len(polygons), longest, 2), np.nan)
-    for place, ring in enumerate(polygons):
-        if ring is not None:
-            out[place, : len(ring)], out[place, len(ring) :] = ring, ring[-1]
-    return out
-
-
-def _outer_ring(wkb: bytes) -> np.ndarray:
-    """Return the outer ring of a polygon in well-known binary (OGC 06-103r4, 8.2), of a multi-polygon its largest."""
-    if not isinstance(wkb, bytes) or len(wkb) < 9 or wkb[0] > 1:
-        raise ValueError("a geometry is not well-known binary")
-    order = "<" if wkb[0] else ">"
-    kind, number = struct.unpack_from(f"{order}II", wkb, 1)
-    if kind == 6 and number:
-        rings, at = [], 9
-        for _ in range(number):
-            ring, at = _polygon(wkb, at)
-            rings.append(ring)
-        return max(rings, key=lambda ring: abs(_centroid(ring)[2]))
-    if kind != 3 or not number:
-        raise ValueError(f"a geometry is of the kind {kind}, not a polygon (3)")
-    return _polygon(wkb, 0)[0]
-
-
-def _polygon(wkb: bytes, at: int) -> tuple[np.ndarray, int]:
-    order = "<" if wkb[at] else ">"
-    rings = struct.unpack_from(f"{order}II", wkb, at + 1)[1]
-    at, outer = at + 9, None
-    for _ in range(rings):
-        points = struct.unpack_from(f"{order}I", wkb, at)[0]
-        ring = np.frombuffer(wkb, f"{order}f8", 2 * points, at + 4).reshape(-1, 2).astype(np.float64)
-        outer, at = ring if outer is None else outer, at + 4 + 16 * points
-    return outer, at
-
-
-def _centroid(ring: np.ndarray) -> tuple[float, float, float]:
-    """Return centroid x, y and area of a ring; the mean of its vertices where it has no area."""
-    x, y = (ring - ring[0]).T
-    cross = x * np.roll(y, -1) - np.roll(x, -1) * y
-    area = cross.sum() / 2
-    if abs(area) < 1e-12:
-        return (*ring.mean(axis=0), 0.0)
-    cx, cy = ((one + np.roll(one, -1)) @ cross / (6 * area) for one in (x, y))
-    return float(ring[0, 0] + cx), float(ring[0, 1] + cy), float(abs(area))
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ConfigError, DataError
-from .tables import check_columns, reading
+from .tables import check_columns, reading, text_options
 
 NEEDED = ("id", "dataset_title", "organ", "species", "patient", "st_technology")
 NUMBERS = (
@@ -48,7 +48,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
         The file is damaged, lacks a column, or names a sample twice.
     """
     with reading(path, "HEST-1k's table of samples (csv)"):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(path, **text_options(path), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     check_columns(table, NEEDED, path)
     twice = table["id"].duplicated()
     if twice.any():
@@ -61,7 +61,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
     for name in NUMBERS:
         text = table[name].str.strip() if name in table else pd.Series("", index=table.index)
         value = pd.to_numeric(text, errors="coerce").astype(np.float64)
-        bad = value.isna() & ~text.str.lower().isin(("", "nan", "none"))
+        bad = ~np.isfinite(value) & ~text.str.lower().isin(("", "nan", "none"))
         odd |= {sample: f"{name} is {text[sample]!r}" for sample in table.index[bad]}
         table[name] = value
     table.attrs["odd"] = odd

@@ -1,5 +1,6 @@
 """Counts and positions of the same units, joined by barcode; what is lost is counted by reason."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def join(counts: Counts, positions: pd.DataFrame, path: Path, grid_xy: np.ndarra
         raise DataError(
             f"{path} and {counts.path} have no barcode in common ({_example(positions.index)} in the first, "
             f"{_example(row_of.index)} in the second); expected the same slide's files: check that both are of one run"
+            f"{suffix_hint(positions.index, row_of.index)}"
         )
     in_tissue = positions["in_tissue"].to_numpy(dtype=bool)
     total = np.asarray(counts.matrix[:, ~counts.var["control"].to_numpy()].sum(axis=1)).ravel()
@@ -84,6 +86,12 @@ def join(counts: Counts, positions: pd.DataFrame, path: Path, grid_xy: np.ndarra
             "genes_without_symbol": counts.genes_without_symbol,
         },
     )
+
+
+def suffix_hint(one: Iterable[str], other: Iterable[str]) -> str:
+    """Return the end of a sentence about names that differ: whether the suffix (`-1`) is all; some programs drop it."""
+    bare = {name.split("-")[0] for name in one} & {name.split("-")[0] for name in other}
+    return f"; without what follows a hyphen {len(bare)} would agree: rename one side" if bare else ""
 
 
 def _example(names: pd.Index) -> str:

@@ -1,6 +1,7 @@
 """Legacy Spatial Transcriptomics: a table of counts, a table of spots, an image.
 
-Counts: tab-separated, one row a spot named `XxY`, one column a gene (symbols, or Ensembl ids with a table of symbols).
+Counts: separated by tabs, one row a spot named `XxY`, one column a gene (symbols, or Ensembl ids with a table of
+symbols).
 Spots: x, y (array coordinates, x along the image's x), new_x, new_y (the same, corrected to where the spot was found),
 pixel_x, pixel_y (pixels of the full image), selected (1: under tissue).
 
@@ -22,7 +23,17 @@ from ..errors import DataError
 from .base import Reader, ReaderOptions, SlideInfo
 from .counts import Counts, checked_counts
 from .join import join
-from .tables import check_columns, first_line, flags, numbers, reading
+from .tables import (
+    check_columns,
+    fields,
+    first_line,
+    flags,
+    numbers,
+    read_table,
+    reading,
+    text_options,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     import anndata
@@ -52,13 +63,13 @@ def spot_table(path: Path) -> pd.DataFrame:
         The file is damaged, lacks a column or a number, or `selected` is not 0 or 1.
     """
     with reading(path, "a tab-separated table of spots"):
-        table = pd.read_csv(path, sep="\t", float_precision="round_trip")
+        table = read_table(path)
     check_columns(table, _COLUMNS, path)
     labels = table["x"].astype(str) + "x" + table["y"].astype(str)
     corrected = ("new_x", "new_y") if {"new_x", "new_y"} <= set(table.columns) else ("x", "y")
     chosen = ("selected",) if "selected" in table.columns else ()
     values = numbers(table, tuple(dict.fromkeys((*_COLUMNS, *corrected, *chosen))), path, labels)
-    x, y = (values[name].to_numpy().round().astype(np.int64) for name in ("x", "y"))
+    x, y = (whole_numbers(values[name].round(), path, labels) for name in ("x", "y"))
     return pd.DataFrame(
         {
             "in_tissue": flags(values["selected"], "selected", path) if chosen else True,
@@ -82,7 +93,7 @@ def gene_symbols(path: Path) -> dict[str, str]:
         The file is damaged or lacks a column.
     """
     with reading(path, "a tab-separated table of gene_id and gene_name"):
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, **text_options(path), dtype=str, keep_default_na=False)
     check_columns(table, ("gene_id", "gene_name"), path)
     return dict(zip(table["gene_id"], table["gene_name"]))
 
@@ -104,9 +115,9 @@ def count_table(path: Path, symbols: dict[str, str] | None = None) -> Counts:
         The file is damaged, a value is no number, or the counts fail `checked_counts`.
     """
     with reading(path, "a tab-separated table of counts, spots x genes"):
-        header = [name.strip('"') for name in first_line(path).split("\t")]
+        header = fields(first_line(path))
         # Without pandas' own header, which would rename a gene that stands twice and so hide it.
-        table = pd.read_csv(path, sep="\t", header=None, skiprows=1, index_col=0, low_memory=False)
+        table = pd.read_csv(path, **text_options(path), header=None, skiprows=1, index_col=0, low_memory=False)
         genes = np.array(header[-table.shape[1] :] if table.shape[1] else [], dtype=object)
         if len(header) not in (table.shape[1], table.shape[1] + 1):
             raise ValueError(f"{len(header)} names in the header, {table.shape[1]} values in a row")

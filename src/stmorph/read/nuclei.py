@@ -4,18 +4,23 @@ A bin belongs to the nucleus under its centre. Where its square also touches ano
 either's, and it is dropped and counted (the paper filters "overlapping barcodes").
 """
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
+from .polygons import is_polygons, read_polygons
 from .tables import reading
 
 STRIP = 2048
 """Rows of the mask read at a time."""
 MOST_LABELS = 100_000_000
+_MOST_HELD = 2**28  # pixels of drawn labels: 1 GiB
 
 
 @dataclass(frozen=True)
@@ -23,22 +28,53 @@ class Nuclei:
     """A label image, labels: integers [H, W], pixels of the full-resolution image, 0 outside nuclei.
 
     area_px: int64 [L + 1] pixels of each label; centre_px: float64 [L + 1, 2] x, y, NaN for labels that do not occur.
+    number: how many nuclei there are. rings: of label i + 1 its outline, float64 [V, 2], where the file gives outlines;
+    then `labels` reach as far as the nuclei do, which may be less than the image.
     """
 
     path: Path
     labels: np.ndarray
     area_px: np.ndarray
     centre_px: np.ndarray
+    number: int
+    rings: list[np.ndarray] | None = None
+
+    @staticmethod
+    def names(label: np.ndarray) -> np.ndarray:
+        """Return what nuclei are called, object [n], by their labels."""
+        return np.array([f"nucleus_{one:09d}" for one in label.tolist()], dtype=object)
+
+    def outlines(self) -> pd.DataFrame:
+        """Return the nuclei as cells, indexed by name: x_px, y_px, area_px2 and, where there are rings, polygon."""
+        label = np.flatnonzero(self.area_px[1:]) + 1
+        centre, index = self.centre_px[label], pd.Index(self.names(label), dtype=object, name="barcode")
+        columns = {"x_px": centre[:, 0], "y_px": centre[:, 1], "area_px2": self.area_px[label].astype(np.float64)}
+        table = pd.DataFrame(columns, index=index)
+        if self.rings is not None:
+            table["polygon"] = pd.Series([self.rings[one - 1] for one in label], index=index, dtype=object)
+        return table
+
+    def at(self, xy_px: np.ndarray) -> np.ndarray:
+        """Return the label under each position, int64 [n], of x and y in pixels [n, 2]; 0 beyond the labels."""
+        column, row = np.floor(xy_px).astype(np.int64).T
+        inside = (row >= 0) & (column >= 0) & (row < self.labels.shape[0]) & (column < self.labels.shape[1])
+        found = np.zeros(len(xy_px), dtype=np.int64)
+        found[inside] = self.labels[row[inside], column[inside]]
+        return found
 
 
 def read_nuclei(path: Path) -> Nuclei:
-    """Read a label image of nuclei: TIFF, .npy, or .npz with one array. Large ones are mapped, not loaded.
+    """Read nuclei: a label image (TIFF, .npy, or .npz with one array; large ones are mapped), or polygons.
 
     Raises
     ------
     DataError
         The file is damaged or of another kind, is not one plane of whole numbers from 0, or tells no nuclei apart.
     """
+    with reading(path, "a label image of nuclei (tif, npy or npz) or their polygons (parquet, geojson or its zip)"):
+        polygons = is_polygons(path)
+    if polygons:
+        return _drawn(path, read_polygons(path)[1])
     with reading(path, "a label image of nuclei (tif, npy or npz)"):
         labels = _open(path)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
@@ -59,7 +95,41 @@ def read_nuclei(path: Path) -> Nuclei:
             f"{path} {'holds no nucleus' if high == 0 else 'holds one label, as a mask of foreground does'}; expected "
             "a number of its own in each nucleus: give the label image of the segmentation"
         )
-    return Nuclei(path, labels, *_centres(labels, high))
+    area, centre = _centres(labels, high)
+    return Nuclei(path, labels, area, centre, int((area[1:] > 0).sum()))
+
+
+def _drawn(path: Path, rings: list[np.ndarray]) -> Nuclei:
+    """Return nuclei from their outlines: label i + 1 are the pixels whose centres lie in ring i and in no later one."""
+    from skimage.draw import polygon
+
+    low = np.min([ring.min(axis=0) for ring in rings], axis=0)
+    width, height = (int(n) for n in np.ceil(np.max([ring.max(axis=0) for ring in rings], axis=0)))
+    if low.max() < -1 or min(width, height) < 1 or max(width, height) > 2**20:
+        raise DataError(
+            f"{path} has polygons from ({low[0]:.0f}, {low[1]:.0f}) to ({width}, {height}) px; expected them in the "
+            "pixels of the full-resolution image: give that image's segmentation"
+        )
+    labels = _empty_labels(path, height, width)
+    for number, ring in enumerate(rings, 1):
+        labels[polygon(ring[:, 1] - 0.5, ring[:, 0] - 0.5, labels.shape)] = number
+    return Nuclei(path, labels, *_centres(labels, len(rings)), len(rings), rings)
+
+
+def _empty_labels(path: Path, height: int, width: int) -> np.ndarray:
+    """Return zeros, int32 [height, width]; large ones lie in a file without a name, not in memory."""
+    if height * width < _MOST_HELD:
+        return np.zeros((height, width), dtype=np.int32)
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        # Asked for at once: a disk that fills up under a mapped file ends the process without a word.
+        os.posix_fallocate(file.fileno(), 0, height * width * 4)
+    except OSError as error:
+        raise DataError(
+            f"{path} is drawn on {width} x {height} px, for which {tempfile.gettempdir()} has no room ({error}); "
+            f"expected {height * width * 4 / 2**30:.0f} GiB: free some, or set TMPDIR"
+        ) from error
+    return np.memmap(file, np.int32, "r+", shape=(height, width))
 
 
 def _open(path: Path) -> np.ndarray:
@@ -139,7 +209,7 @@ def sum_by_nucleus(
 
     height, width = nuclei.labels.shape
     outside = ((xy_px < 0) | (xy_px >= [width, height])).any(axis=1)
-    if outside.mean() > 0.02:
+    if nuclei.rings is None and outside.mean() > 0.02:
         raise DataError(
             f"{nuclei.path} is {width} x {height} px, and {int(outside.sum())} of {len(xy_px)} bins in tissue lie "
             f"outside it (up to x {xy_px[:, 0].max():.0f}, y {xy_px[:, 1].max():.0f}); expected the nuclei of the "
@@ -164,7 +234,7 @@ def sum_by_nucleus(
     lost = {
         "bins outside nuclei": int((label == 0).sum()),
         "bins in two nuclei": int((label < 0).sum()),
-        "nuclei without bins": int((nuclei.area_px[1:] > 0).sum()) - len(present),
+        "nuclei without bins": nuclei.number - len(present),
         "no counts": int((~full).sum()),
     }
     return CellCounts(present[full], summed[full], np.bincount(of)[present][full], lost)

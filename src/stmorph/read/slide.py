@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..files import whole
 from ..image.source import ImageSource, check_image
 from .base import Reader, ReaderOptions, SlideInfo
 from .counts import species_of
 from .grid import Grid
+from .tables import reading
 from .window_units import window_units
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ MAX_OUTSIDE = 0.02
 
 
 def read_slide(
-    reader: Reader | str, files: dict[str, Path], info: SlideInfo, options: ReaderOptions | None = None
+    reader: Reader | str,
+    files: dict[str, Path],
+    info: SlideInfo,
+    options: ReaderOptions | None = None,
+    *,
+    lazy: bool = False,
 ) -> "anndata.AnnData":
     """Read a slide and check it.
 
@@ -40,6 +45,9 @@ def read_slide(
         What the configuration says.
     options
         The reader's own; None: as it begins.
+    lazy
+        Leave X out where the reader can sum it later (pseudo-spots of a full slide are some ten GiB): then
+        uns['counts'] is a `pooling.PooledCounts`, and `write_slide` writes it block by block.
 
     Returns
     -------
@@ -77,10 +85,11 @@ def read_slide(
     um_per_px, measured, evidence = _scale(adata, info, image)
     placed = next(files[role] for role in ("positions", "cells", "counts") if role in files)
     inside = _inside(adata.obsm["spatial_px"], image, placed)
-    lost = dict(adata.uns["lost"])
+    lost, counts = dict(adata.uns["lost"]), adata.uns.pop("counts", None)
     if not inside.all():
         lost["outside image"] = int((~inside).sum())
         adata = adata[inside].copy()
+        counts = None if counts is None else counts.keep(inside, "outside image")
     on_tissue = _on_tissue(adata.obsm["spatial_px"], image, adata.uns["grid"], placed)
 
     record = {key: value for key, value in dataclasses.asdict(info).items() if key != "um_per_px"}
@@ -102,20 +111,12 @@ def read_slide(
     for name in [name for name in adata.obsm if name.endswith("_px")]:
         adata.obsm[f"{name.removesuffix('_px')}_um"] = adata.obsm.pop(name) * um_per_px
     adata.uns = {"stmorph": record}
+    if counts is not None and lazy:
+        adata.uns["counts"] = counts
+    elif counts is not None:
+        adata.X = counts.all()[0]
     windows = getattr(options, "windows", None)
     return adata if windows is None else window_units(adata, windows)
-
-
-def write_slide(adata: "anndata.AnnData", path: str | Path) -> None:
-    """Write slide.h5ad: whole or not at all, the same bytes for the same slide.
-
-    Raises
-    ------
-    DataError
-        The disk is full or the folder cannot be written.
-    """
-    with whole(path) as partial:
-        adata.write_h5ad(partial, compression="gzip")
 
 
 def _checked_files(reader: Reader, files: dict[str, Path], info: SlideInfo) -> dict[str, Path]:
@@ -128,9 +129,15 @@ def _checked_files(reader: Reader, files: dict[str, Path], info: SlideInfo) -> d
         raise ConfigError(f"{name} {found}; expected a file for {roles}")
     given = {role: Path(path) for role, path in files.items() if path is not None}
     for role, path in given.items():
-        if not path.exists():
-            raise DataError(f"{path}, the {role} of {name}, does not exist; correct the path or download the data")
-        if path.is_file() and path.stat().st_size == 0:
+        with reading(path, f"the {role} of {name}"):
+            size = path.stat().st_size if path.is_file() else None
+            if not path.exists():
+                aim = f", a link to {path.readlink()}," if path.is_symlink() else ""
+                raise DataError(
+                    f"{path}, the {role} of {name},{aim} does not exist; expected a file: correct the path or download "
+                    "the data"
+                )
+        if size == 0:
             raise DataError(f"{path}, the {role} of {name}, is empty (0 bytes); download it again")
     return given
 

@@ -9,15 +9,16 @@ they lie, so that the other 16 in 17 pictures are never decoded nor written.
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic import Field
 
 from ..errors import ConfigError, DataError
 from ..files import whole
@@ -36,11 +37,24 @@ def _read(files: dict[str, Path], info: SlideInfo, options: ReaderOptions) -> No
     raise ConfigError(f"slide {info.slide} of {info.dataset} {SPIDER.no_slide}")
 
 
+class SpiderOptions(ReaderOptions):
+    """Which central pictures are taken.
+
+    split: `train` or `test`, SPIDER's own by slide; None: both. labels: patterns of classes (`*` stands for anything).
+    size_px: side of the stored tiles; None: as they come.
+    """
+
+    split: Literal["train", "test"] | None = None
+    labels: str | list[str] = "*"
+    size_px: int | None = Field(default=None, ge=1)
+
+
 SPIDER = Reader(
-    roles={"image": True},
+    roles={"image": True, **{f"part_{number:02d}": False for number in range(1, 100)}},
     read=_read,
+    Options=SpiderOptions,
     no_slide="is a SPIDER archive, tiles without expression; expected a slide with counts: use it for training without "
-    "expression (`read.spider.unpack` makes one store of its tiles)",
+    "expression (the target `unpaired` makes one store of its tiles)",
 )
 """So that a data set can name its archive; nothing is measured in it."""
 
@@ -190,6 +204,11 @@ def stream(parts: Path | Sequence[Path], names: Sequence[str]) -> Iterator[tuple
             f"{path} and what follows it lack {len(wanted)} of {len(set(names))} pictures that {_METADATA} names, "
             f"first {min(wanted)!r}; expected all: a part is missing or truncated, download all parts"
         )
+
+
+def parts_in_order(files: Mapping[str, str | Path]) -> list[Path]:
+    """Return the parts of an archive, of its files by role: `image` (the only one or the first), `part_01`, ..."""
+    return [Path(files["image"]), *(Path(files[role]) for role in sorted(files) if role.startswith("part_"))]
 
 
 def unpack(

@@ -6,20 +6,33 @@ folder of that name with `matrix.mtx.gz`, `barcodes.tsv.gz` and `features.tsv.gz
 name.
 """
 
-import json
-import math
+import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-import scipy.sparse
 
 from ..errors import DataError
 from .base import Reader, ReaderOptions, SlideInfo
 from .counts import Counts, checked_counts
+from .grid import check_on_grid
 from .join import join
-from .tables import check_columns, first_line, flags, numbers, reading
+from .matrix_h5 import read_matrix_h5
+from .tables import (
+    above_zero,
+    check_columns,
+    fields,
+    first_line,
+    flags,
+    is_packed,
+    is_parquet,
+    json_object,
+    names_of,
+    numbers,
+    read_table,
+    reading,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     import anndata
@@ -33,6 +46,7 @@ def _read(files: dict[str, Path], info: SlideInfo, options: ReaderOptions) -> "a
     if "scalefactors" in files:
         scale_factors(files["scalefactors"])
     positions = tissue_positions(files["positions"])
+    check_on_grid(positions, files["positions"])
     counts = feature_matrix(files["counts"], files.get("barcodes"), files.get("features"))
     return join(counts, positions, files["positions"], positions[["array_col", "array_row"]].to_numpy())
 
@@ -53,6 +67,8 @@ VISIUM = Reader(
 def tissue_positions(path: Path) -> pd.DataFrame:
     """Return a positions file of any Space Ranger, indexed by barcode.
 
+    Other programs' copies of it count as well: another separator, order or type of the columns, a saved index.
+
     Columns: in_tissue (bool), array_row, array_col (int64), x_px, y_px (float64, pixels of the full-resolution image).
 
     Raises
@@ -61,23 +77,15 @@ def tissue_positions(path: Path) -> pd.DataFrame:
         The file is damaged, lacks a column or a number, or in_tissue is not 0 or 1.
     """
     with reading(path, "a table of tissue positions (csv or parquet)"):
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            header = first_line(path).split(",")[0].strip('"') == "barcode"
-            table = pd.read_csv(path, header=0 if header else None, float_precision="round_trip")
-            if not header and table.shape[1] == len(_COLUMNS):
-                table.columns = list(_COLUMNS)
-    if "barcode" not in table.columns and table.index.name == "barcode":
-        table = table.reset_index()
+        table = _positions_table(path)
     check_columns(table, _COLUMNS, path)
-    barcode = table["barcode"].astype(str)
+    barcode = pd.Series(names_of(table["barcode"], path), name="barcode")
     values = numbers(table, _COLUMNS[1:], path, barcode)
     return pd.DataFrame(
         {
             "in_tissue": flags(values["in_tissue"], "in_tissue", path),
-            "array_row": values["array_row"].to_numpy().astype(np.int64),
-            "array_col": values["array_col"].to_numpy().astype(np.int64),
+            "array_row": whole_numbers(values["array_row"], path, barcode),
+            "array_col": whole_numbers(values["array_col"], path, barcode),
             "x_px": values["pxl_col_in_fullres"].to_numpy(),
             "y_px": values["pxl_row_in_fullres"].to_numpy(),
         },
@@ -85,25 +93,39 @@ def tissue_positions(path: Path) -> pd.DataFrame:
     )
 
 
-def scale_factors(path: Path) -> dict[str, float]:
-    """Return the factors of `scalefactors_json.json`.
+def _positions_table(path: Path) -> pd.DataFrame:
+    if is_parquet(path):
+        table = read_table(path)
+        # Barcodes are an index to some programs, whose name may be lost.
+        named = "barcode" in table.columns or isinstance(table.index, pd.RangeIndex)
+        return table if named else table.rename_axis("barcode").reset_index()
+    names = fields(first_line(path))
+    if not set(_COLUMNS[1:]) & set(names):
+        if len(names) != len(_COLUMNS):
+            raise ValueError(f"it has {len(names)} columns without names, not {len(_COLUMNS)}")
+        return read_table(path, "barcode", list(_COLUMNS))
+    if "barcode" in names:
+        return read_table(path, "barcode")
+    index = names[0] or "Unnamed: 0"
+    return read_table(path, index).rename(columns={index: "barcode"})
+
+
+def scale_factors(path: Path, names: tuple[str, ...] = _SCALE_FACTORS) -> dict[str, float]:
+    """Return the factors of `scalefactors_json.json`, those of `names` that it has.
 
     Raises
     ------
     DataError
         The file is damaged, or a factor is no number above 0.
     """
-    with reading(path, "Space Ranger's scalefactors_json.json"):
-        factors = json.loads(path.read_text())
-        if not isinstance(factors, dict):
-            raise ValueError(f"it holds a {type(factors).__name__}, not an object")
-    for name in _SCALE_FACTORS:
-        if name not in factors:
-            continue
-        value = factors[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise DataError(f"{path}: {name} is {value}; expected a number above 0: take the file from the run's outs")
-    return {name: float(factors[name]) for name in _SCALE_FACTORS if name in factors}
+    factors = json_object(path, "Space Ranger's scalefactors_json.json")
+    for name in names:
+        if name in factors and not above_zero(factors[name]):
+            raise DataError(
+                f"{path}: {name} is {str(factors[name])[:40]}; expected a number above 0: take the file from the run's "
+                "outs"
+            )
+    return {name: float(factors[name]) for name in names if name in factors}
 
 
 def feature_matrix(path: Path, barcodes: Path | None = None, features: Path | None = None) -> Counts:
@@ -123,10 +145,17 @@ def feature_matrix(path: Path, barcodes: Path | None = None, features: Path | No
     """
     if path.is_dir():
         path = _beside(path / "matrix.mtx", ("matrix.mtx",))
-    with reading(path, "a feature-barcode matrix (h5 or mtx)"), path.open("rb") as file:
-        magic = file.read(len(_HDF5_MAGIC))
-    if magic == _HDF5_MAGIC or path.suffix in (".h5", ".hdf5"):
-        return _from_h5(path)
+    with reading(path, "a feature-barcode matrix (h5 or mtx)"):
+        with path.open("rb") as file:
+            magic = file.read(len(_HDF5_MAGIC))
+        if magic == _HDF5_MAGIC or path.suffix in (".h5", ".hdf5"):
+            return read_matrix_h5(path)
+        with (gzip.open if is_packed(path) else open)(path, "rb") as file:
+            head = file.read(80).split(b"\n")[0]
+        if not head.startswith(b"%%MatrixMarket"):
+            raise ValueError("it is neither HDF5 nor Matrix Market")
+        if b"pattern" in head:
+            raise ValueError("it is a pattern, which says where counts are and not how many")
     return _from_mtx(
         path,
         barcodes or _beside(path, ("barcodes.tsv",)),
@@ -134,35 +163,11 @@ def feature_matrix(path: Path, barcodes: Path | None = None, features: Path | No
     )
 
 
-def _from_h5(path: Path) -> Counts:
-    import h5py
-
-    with reading(path, "10x Genomics' HDF5 feature-barcode matrix"), h5py.File(path) as file:
-        if "matrix" not in file:
-            raise DataError(
-                f"{path} has no group 'matrix' (it has {', '.join(sorted(file)) or 'nothing'}); expected a "
-                "feature-barcode matrix: give filtered_feature_bc_matrix.h5"
-            )
-        group = file["matrix"]
-        features = group["features"]
-        n_genes, n_barcodes = (int(n) for n in group["shape"][:])
-        # The file stores genes x barcodes by columns, which is barcodes x genes by rows.
-        matrix = scipy.sparse.csr_matrix(
-            (group["data"][:], group["indices"][:], group["indptr"][:]), shape=(n_barcodes, n_genes)
-        )
-        matrix.check_format(full_check=True)
-        barcode = group["barcodes"].asstr()[:]
-        gene_id = features["id" if "id" in features else "name"].asstr()[:]
-        symbol = features["name" if "name" in features else "id"].asstr()[:]
-        feature_type, genome = (features[k].asstr()[:] if k in features else None for k in ("feature_type", "genome"))
-    return checked_counts(path, matrix, barcode, gene_id, symbol, feature_type, genome)
-
-
 def _from_mtx(path: Path, barcodes: Path, features: Path) -> Counts:
-    import scipy.io
+    from scipy.io import mmread
 
     with reading(path, "a Matrix Market file"):
-        matrix = scipy.io.mmread(path).T.tocsr()
+        matrix = mmread(path).T
     with reading(barcodes, "a table of barcodes"):
         barcode = _text_table(barcodes)[0].to_numpy(dtype=object)
     with reading(features, "a table of features (id, symbol, type)"):
@@ -174,8 +179,9 @@ def _from_mtx(path: Path, barcodes: Path, features: Path) -> Counts:
 
 
 def _text_table(path: Path) -> pd.DataFrame:
-    # NA is a gene's name here, and quotes are characters.
-    return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3, comment=None)
+    # NA is a gene's name here. Quotes are characters, except round a whole field, as R writes it.
+    table = pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3, comment=None)
+    return table.apply(lambda column: column.str.replace(r'^"(.*)"$', r"\1", regex=True))
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> Path:

@@ -7,7 +7,6 @@ the array of 2 um bins. Positions list every bin of the array, in tissue or not,
 other barcodes are read by the positions' array_row and array_col.
 """
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,32 +14,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import ConfigError, DataError
+from ..image.windows import WindowOptions
 from ..pooling import PooledCounts, lay_windows
 from .base import Reader, ReaderOptions, SlideInfo
-from .bins import ArrayMap, bin_size_um, check_places, fit_array
+from .bin_scale import agreed_size_um, bin_scale, check_pitch, compare_scales
+from .bins import ArrayMap, check_places, fit_array
 from .counts import Counts
 from .grid import Grid
 from .join import join
 from .nuclei import read_nuclei, sum_by_nucleus
-from .tables import reading
-from .visium import feature_matrix, scale_factors, tissue_positions
+from .polygons import padded
+from .visium import feature_matrix, tissue_positions
 
 if TYPE_CHECKING:
     import anndata
-
-MAX_SCALE_ERROR = 0.10
-"""Largest relative difference between two statements of the um per px, as for every platform."""
 
 
 class PoolOptions(BaseModel):
     """Pseudo-spots: windows of bins x bins, every `stride` bins.
 
     bins, stride: in bins of the files. in_tissue: how many bins of a window must be in tissue: `all`, `any`, or at
-    least this share; those off tissue add no counts. max_gib: largest matrix that may be made; reading a full slide
-    takes some 5 GiB beside it.
+    least this share; those off tissue add no counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +45,6 @@ class PoolOptions(BaseModel):
     bins: int = Field(27, ge=1, le=1000)
     stride: int = Field(5, ge=1)
     in_tissue: Literal["all", "any"] | Annotated[float, Field(gt=0, le=1)] = "all"
-    max_gib: float = Field(8.0, gt=0)
 
     def least_bins(self) -> int:
         """Return the number of bins in tissue that a window needs."""
@@ -60,10 +56,18 @@ class VisiumHDOptions(ReaderOptions):
     """Which bins the files must hold, and what is made of them.
 
     bin_um: checked against barcodes and scale factors; None: as they say. pool: None: no pseudo-spots.
+    windows: of nuclei: None: the units are cells; else windows that slide over them (`WindowOptions`).
     """
 
     bin_um: Annotated[float, Field(gt=0)] | None = None
     pool: PoolOptions | None = None
+    windows: WindowOptions | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "VisiumHDOptions":
+        if self.pool is not None and self.windows is not None:
+            raise ValueError("pool makes pseudo-spots and windows are of nuclei; give one of them")
+        return self
 
 
 @dataclass
@@ -89,16 +93,21 @@ def _read(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> 
             f"slide {info.slide} of {info.dataset}: reader_options asks for pseudo-spots, and files names nuclei; "
             "expected one of them: remove `pool`, or the file of nuclei"
         )
+    if options.windows is not None and "nuclei" not in files:
+        raise ConfigError(
+            f"slide {info.slide} of {info.dataset}: reader_options asks for windows of cells, and files names no "
+            "nuclei; expected the label image that makes cells of bins: name it, or remove `windows`"
+        )
     bins = _read_bins(files, info, options)
     if options.pool is not None:
         adata = _pseudo_spots(bins, options.pool)
     elif "nuclei" in files:
-        adata = _cells(bins, files["nuclei"])
+        adata = _cells(bins, files["nuclei"], info)
     else:
         adata = join(bins.counts, bins.positions, bins.path, bins.positions[["array_col", "array_row"]].to_numpy())
         adata.uns["unit"] = "bin"
     if bins.size_um is not None:
-        _check_pitch(info, bins.size_um * (options.pool.stride if options.pool else 1), adata.uns["unit"])
+        check_pitch(info, bins.size_um * (options.pool.stride if options.pool else 1), adata.uns["unit"])
         pitch_px = bins.array.pitch_px
         adata.uns["um_per_px"] = bins.size_um / pitch_px
         adata.uns["um_per_px_evidence"] = (
@@ -109,81 +118,27 @@ def _read(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> 
 
 
 def _read_bins(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> _Bins:
+    import pyarrow
+
     path = files["positions"]
     positions = tissue_positions(path)
+    # Arrow keeps what it has freed; of a full slide's table that is more than a GiB.
+    pyarrow.default_memory_pool().release_unused()
     check_places(positions, path)
     stated = bin_scale(files["scalefactors"]) if "scalefactors" in files else {}
-    size_um = _size_um(positions, path, stated, files.get("scalefactors"), info, options)
+    size_um = agreed_size_um(positions, path, stated, files.get("scalefactors"), info, options.bin_um)
     array = fit_array(positions, path)
     if "microns_per_pixel" in stated and size_um is not None:
-        _compare(size_um / array.pitch_px, stated["microns_per_pixel"], files["scalefactors"], path)
+        compare_scales(size_um / array.pitch_px, stated["microns_per_pixel"], files["scalefactors"], path)
     return _Bins(path, positions, feature_matrix(files["counts"]), array, size_um)
 
 
 VISIUM_HD = Reader(
-    roles={"counts": True, "positions": True, "image": True, "scalefactors": False, "nuclei": False},
+    roles={"counts": True, "positions": True, "image": True, "scalefactors": False, "nuclei": False, "dapi": False},
     read=_read,
+    channels={"dapi": ("dapi",), "cell_mask": ("nuclei",)},
     Options=VisiumHDOptions,
 )
-
-
-def bin_scale(path: Path) -> dict[str, float]:
-    """Return bin_size_um and microns_per_pixel of `scalefactors_json.json`, as far as it has them.
-
-    Raises
-    ------
-    DataError
-        The file is damaged, or a factor is no number above 0.
-    """
-    scale_factors(path)
-    with reading(path, "Space Ranger's scalefactors_json.json"):
-        factors = json.loads(path.read_text())
-    found = {name: factors[name] for name in ("bin_size_um", "microns_per_pixel") if name in factors}
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise DataError(f"{path}: {name} is {value}; expected a number above 0: take the file from the run's outs")
-    return {name: float(value) for name, value in found.items()}
-
-
-def _size_um(
-    positions: pd.DataFrame,
-    path: Path,
-    stated: dict[str, float],
-    scalefactors: Path | None,
-    info: SlideInfo,
-    options: VisiumHDOptions,
-) -> float | None:
-    """Return the bins' size, on which all that state it must agree; None where nothing does."""
-    said = {
-        f"{path} by its barcodes": bin_size_um(positions.index),
-        f"{scalefactors}": stated.get("bin_size_um"),
-        "reader_options (bin_um)": options.bin_um,
-    }
-    said = {who: size for who, size in said.items() if size is not None}
-    (first, size), *others = said.items() or [("", None)]
-    for who, other in others:
-        if other != size:
-            raise DataError(
-                f"slide {info.slide} of {info.dataset}: bins are {size:g} um in {first} and {other:g} um in {who}; "
-                "expected one size: give the files of one folder of binned_outputs, and correct bin_um"
-            )
-    return size
-
-
-def _compare(measured: float, stated: float, scalefactors: Path, path: Path) -> None:
-    if abs(stated / measured - 1) > MAX_SCALE_ERROR:
-        raise DataError(
-            f"{scalefactors}: microns_per_pixel is {stated:.4f}, but the positions in {path} give {measured:.4f}; "
-            f"expected at most {MAX_SCALE_ERROR:.0%} difference: give the files of one folder of binned_outputs"
-        )
-
-
-def _check_pitch(info: SlideInfo, pitch_um: float, unit: str) -> None:
-    if unit != "cell" and info.spot_pitch_um is not None and info.spot_pitch_um != pitch_um:
-        raise ConfigError(
-            f"slide {info.slide} of {info.dataset}: spot_pitch_um is declared as {info.spot_pitch_um:g}, but "
-            f"{unit}s are {pitch_um:g} um apart; expected the distance between units: correct it or leave it out"
-        )
 
 
 def _rows(counts: Counts, positions: pd.DataFrame, path: Path) -> tuple[np.ndarray, int]:
@@ -223,12 +178,6 @@ def _pseudo_spots(bins: _Bins, pool: PoolOptions) -> "anndata.AnnData":
         )
     windows = windows.keep(full, "no counts")
     pooled = PooledCounts(*given, windows)
-    if pooled.size_gib > pool.max_gib:
-        raise ConfigError(
-            f"{len(windows):,} pseudo-spots of {pool.bins} x {pool.bins} bins every {pool.stride} of {counts.path} "
-            f"take about {pooled.size_gib:.1f} GiB; expected at most {pool.max_gib:g}: raise pool.stride, or "
-            "pool.max_gib where the machine has the memory"
-        )
     name = f"p{pool.bins:03d}x{'bins' if bins.size_um is None else f'{bins.size_um:03g}um'}"
     barcode = [f"{name}_{r:05d}_{c:05d}" for r, c in zip(windows.top, windows.left)]
     lost = windows.lost | {
@@ -248,10 +197,12 @@ def _pseudo_spots(bins: _Bins, pool: PoolOptions) -> "anndata.AnnData":
     grid = Grid(array.pitch_px * pool.stride, array.mirrored, f"regression of {len(positions)} bins on their array")
     del given, counts, positions, row, rows, cols, in_tissue, has, bin_row, bin_col, tissue
     bins.let_go()
-    return _slide(pooled.all()[0], obs, centre, bins.counts, "pseudo-spot", lost, grid)
+    found = _slide(None, obs, centre, bins.counts, "pseudo-spot", lost, grid)
+    found.uns["counts"] = pooled
+    return found
 
 
-def _cells(bins: _Bins, mask: Path) -> "anndata.AnnData":
+def _cells(bins: _Bins, mask: Path, info: SlideInfo) -> "anndata.AnnData":
     counts, positions, path, array = bins.counts, bins.positions, bins.path, bins.array
     nuclei = read_nuclei(mask)
     row, without_position = _rows(counts, positions, path)
@@ -271,12 +222,22 @@ def _cells(bins: _Bins, mask: Path) -> "anndata.AnnData":
     }
     centre = nuclei.centre_px[cells.label]
     place = np.rint(array.places(centre)).astype(np.int64)
+    um_per_px = info.um_per_px or (math.nan if bins.size_um is None else bins.size_um / array.pitch_px)
     obs = pd.DataFrame(
-        {"array_row": place[:, 1], "array_col": place[:, 0], "in_tissue": True, "bins": cells.bins},
-        index=pd.Index([f"nucleus_{label:09d}" for label in cells.label], dtype=object),
+        {
+            "array_row": place[:, 1],
+            "array_col": place[:, 0],
+            "in_tissue": True,
+            "bins": cells.bins,
+            "cell_area_um2": nuclei.area_px[cells.label] * um_per_px**2,
+        },
+        index=pd.Index(nuclei.names(cells.label), dtype=object),
     )
     grid = Grid(float("nan"), array.mirrored, "nuclei lie on no grid")
-    return _slide(cells.counts, obs, centre, counts, "cell", lost, grid)
+    adata = _slide(cells.counts, obs, centre, counts, "cell", lost, grid)
+    if nuclei.rings is not None:
+        adata.obsm["boundary_px"] = padded([nuclei.rings[label - 1] for label in cells.label])
+    return adata
 
 
 def _slide(matrix, obs, centre, counts: Counts, unit: str, lost: dict, grid: Grid) -> "anndata.AnnData":

@@ -36,7 +36,7 @@ def window_units(slide: "anndata.AnnData", options: WindowOptions) -> "anndata.A
         in_tissue, n_cells; obsm['spatial_um']: the windows' centres; var as it was; uns['stmorph'] with unit `window`,
         lost (of windows), cells_lost (of cells) and windows (the options, JSON); uns['cells']: counts (CSR int32
         [m, G]), barcode [m], start (int64 [n + 1]), cell (int64 [p], rows of counts) and weight (float64 [p]), so that
-        window i holds cell[start[i] : start[i + 1]].
+        window i holds cell[start[i] : start[i + 1]]; uns['cell_outlines_um'], float32 [m, V, 2], where there are some.
 
     Raises
     ------
@@ -91,6 +91,7 @@ def window_units(slide: "anndata.AnnData", options: WindowOptions) -> "anndata.A
         "cells_lost": record["lost"],
         "windows": options.model_dump_json(),
     }
+    outlines = slide.obsm.get("boundary_um")
     return anndata.AnnData(
         X=counts[keep],
         obs=pd.DataFrame(
@@ -108,5 +109,6 @@ def window_units(slide: "anndata.AnnData", options: WindowOptions) -> "anndata.A
                 "cell": spread.indices.astype(np.int64),
                 "weight": spread.data.astype(np.float64),
             },
+            **({} if outlines is None else {"cell_outlines_um": np.asarray(outlines, dtype=np.float32)}),
         },
     )

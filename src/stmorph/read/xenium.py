@@ -95,7 +95,9 @@ XENIUM = Reader(
         "experiment": False,
         "transcripts": False,
         "boundaries": False,
+        "dapi": False,
     },
     read=_read,
+    channels={"dapi": ("dapi",), "cell_mask": ("boundaries",)},
     Options=XeniumOptions,
 )

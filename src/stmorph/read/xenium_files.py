@@ -4,20 +4,31 @@ Onboard Analysis 1 numbers cells (1, 2, ...), later versions name them (`aaaabbb
 In `cells.zarr.zip` a name is two numbers, a prefix whose hexadecimal digits 0 to f are written a to p, and a suffix.
 """
 
-import json
-import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .tables import check_columns, numbers, reading
+from .tables import (
+    above_zero,
+    check_columns,
+    is_parquet,
+    json_object,
+    names_of,
+    numbers,
+    read_table,
+    reading,
+    text_options,
+)
 
 _AREAS = ("cell_area", "nucleus_area")
 _ROWS = 2_000_000  # transcripts read at a time
+_PIXEL_UM = (0.01, 100.0)
+"""Between these lies the width of a pixel of any microscope."""
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 
 
@@ -33,11 +44,11 @@ def cell_table(path: Path) -> pd.DataFrame:
         The file is damaged, lacks a column or a number, names a cell twice, holds no cell or a negative coordinate.
     """
     with reading(path, "a table of cells (csv, parquet or zarr.zip)"):
-        table = _cells_of_zarr(path) if zipfile.is_zipfile(path) or path.suffix == ".zip" else _table(path)
+        table = _cells_of_zarr(path) if zipfile.is_zipfile(path) or path.suffix == ".zip" else _cells_of_table(path)
     check_columns(table, ("cell_id", "x_centroid", "y_centroid"), path)
     if table.empty:
         raise DataError(f"{path} holds no cell; expected one row a cell: give the file of the finished run")
-    names = cell_ids(table["cell_id"], path)
+    names = names_of(table["cell_id"], path)
     values = numbers(table, ("x_centroid", "y_centroid"), path, pd.Series(names))
     if (values < 0).any(axis=None):
         row = int(np.flatnonzero((values < 0).any(axis=1))[0])
@@ -63,27 +74,6 @@ def cell_table(path: Path) -> pd.DataFrame:
     )
 
 
-def cell_ids(values: pd.Series, path: Path) -> np.ndarray:
-    """Return cell ids as text, object [n], from numbers, text or bytes.
-
-    Raises
-    ------
-    DataError
-        An id is missing or is a number with a fraction.
-    """
-    if pd.api.types.is_numeric_dtype(values):
-        numeric = values.to_numpy(dtype=np.float64)
-        if not (np.isfinite(numeric) & (numeric == np.floor(numeric))).all():
-            raise DataError(f"{path}: a cell_id is missing or no whole number; expected one id a row: mend the rows")
-        return values.astype(np.int64).astype(str).to_numpy(dtype=object)
-    if values.isna().any() or (values == "").any():
-        raise DataError(f"{path}: a cell_id is missing; expected one id a row: mend or remove the rows")
-    # The distinct ids are few beside a table of vertices or molecules.
-    codes, distinct = pd.factorize(values)
-    text = [one.decode() if isinstance(one, bytes) else str(one) for one in distinct]
-    return np.array(text, dtype=object)[codes]
-
-
 def pixel_size(path: Path) -> float:
     """Return the width in micrometres of a pixel of the morphology image, as `experiment.xenium` says.
 
@@ -92,10 +82,12 @@ def pixel_size(path: Path) -> float:
     DataError
         The file is damaged or says no width above 0.
     """
-    with reading(path, "experiment.xenium, a JSON object with pixel_size"):
-        value = json.loads(path.read_text("utf-8"))["pixel_size"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise DataError(f"{path}: pixel_size is {value!r}; expected micrometres above 0: give the run's own file")
+    value = json_object(path, "experiment.xenium, a JSON object with pixel_size").get("pixel_size")
+    if not above_zero(value) or not _PIXEL_UM[0] < value < _PIXEL_UM[1]:
+        raise DataError(
+            f"{path}: pixel_size is {repr(value)[:40]}; expected micrometres, {_PIXEL_UM[0]:g} to {_PIXEL_UM[1]:g}: "
+            "give the run's own file"
+        )
     return float(value)
 
 
@@ -111,9 +103,9 @@ def cell_polygons(path: Path, barcode: np.ndarray) -> np.ndarray:
         The file is damaged, lacks a column or a number, gives a cell several outlines, or names none of the cells.
     """
     with reading(path, "a table of boundaries (csv or parquet)"):
-        table = _table(path)
+        table = _cells_of_table(path)
     check_columns(table, ("cell_id", "vertex_x", "vertex_y"), path)
-    names = cell_ids(table["cell_id"], path)
+    names = names_of(table["cell_id"], path)
     vertices = numbers(table, ("vertex_x", "vertex_y"), path, pd.Series(names)).to_numpy()
     row = pd.Index(barcode).get_indexer(names)
     if not (row >= 0).any():
@@ -159,46 +151,54 @@ def recount(path: Path, barcode: np.ndarray, features: np.ndarray, least_qv: flo
             # A missing name has the code -1, which takes the last entry: no feature.
             wanted = np.append(known.get_indexer(distinct) >= 0, False)[codes]
             wanted &= (pd.to_numeric(part["qv"]).to_numpy() >= least_qv) & part["cell_id"].notna().to_numpy()
-            row = cells.get_indexer(cell_ids(part["cell_id"][wanted], path))
+            row = cells.get_indexer(names_of(part["cell_id"][wanted], path))
             total += np.bincount(row[row >= 0], minlength=len(cells))
     return total
 
 
 def _transcripts(path: Path) -> Iterator[pd.DataFrame]:
     columns = ["cell_id", "feature_name", "qv"]
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    if zipfile.is_zipfile(path):
+        raise ValueError("it is a zip of transcripts by tile; transcripts.parquet or transcripts.csv.gz lies beside it")
+    if is_parquet(path):
+        import pyarrow.dataset
 
-        with pyarrow.parquet.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise ValueError(f"it has no column {', '.join(missing)}")
-            for batch in file.iter_batches(_ROWS, columns=columns):
-                yield batch.to_pandas()
+        table = pyarrow.dataset.dataset(path, format="parquet")  # a file, or a folder of parts
+        missing = [name for name in columns if name not in table.schema.names]
+        if missing:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        for batch in table.to_batches(columns=columns, batch_size=_ROWS, batch_readahead=0, fragment_readahead=0):
+            yield batch.to_pandas()
     else:
-        yield from pd.read_csv(path, usecols=columns, chunksize=_ROWS)
+        yield from pd.read_csv(path, **text_options(path), usecols=columns, dtype={"cell_id": str}, chunksize=_ROWS)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    return pd.read_csv(path, float_precision="round_trip")
+def _cells_of_table(path: Path) -> pd.DataFrame:
+    table = read_table(path, "cell_id")
+    return table.reset_index() if table.index.name == "cell_id" else table
 
 
 def _cells_of_zarr(path: Path) -> pd.DataFrame:
     import zarr
 
-    try:
-        with zarr.storage.ZipStore(path, mode="r") as store:
-            root = zarr.open_group(store, mode="r")
-            ids, summary = np.asarray(root["cell_id"]), np.asarray(root["cell_summary"])
-            columns = [str(name) for name in root["cell_summary"].attrs["column_names"]]
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from error
-    if ids.ndim == 2 and ids.shape[1] == 2:
+    with zarr.storage.ZipStore(path, mode="r") as store:
+        root = zarr.open_group(store, mode="r")
+        ids, summary = _whole_array(root, "cell_id"), _whole_array(root, "cell_summary")
+        columns = [str(name) for name in root["cell_summary"].attrs["column_names"]]
+    if ids.dtype.kind not in "iu" or ids.shape not in ((len(summary),), (len(summary), 1), (len(summary), 2)):
+        raise ValueError(f"cell_id is {ids.dtype} {ids.shape} for {len(summary)} rows of cell_summary")
+    if ids.shape[1:] == (2,):
         names = [f"{f'{prefix:08x}'.translate(_LETTERS)}-{suffix}" for prefix, suffix in ids.tolist()]
     else:
         names = [str(one) for one in ids.ravel().tolist()]
     found = pd.DataFrame(summary, columns=columns)
     centroid = {"cell_centroid_x": "x_centroid", "cell_centroid_y": "y_centroid"}
     return found.rename(columns=centroid).assign(cell_id=names)
+
+
+def _whole_array(root: Any, name: str) -> np.ndarray:
+    array = root[name]
+    # Zarr takes a chunk that is not there for one of zeros.
+    if array.nchunks_initialized < array.nchunks:
+        raise ValueError(f"{name} lacks {array.nchunks - array.nchunks_initialized} of its {array.nchunks} chunks")
+    return np.asarray(array)
