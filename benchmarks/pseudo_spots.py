@@ -1,6 +1,6 @@
 """Pseudo-spots of Visium HD (27 x 27 bins every 5), as a ratio to the plain way in the same run.
 
-    PYTHONPATH=src OMP_NUM_THREADS=1 python benchmarks/pseudo_spots.py [--grow] [--full]
+    PYTHONPATH=src OMP_NUM_THREADS=1 python benchmarks/pseudo_spots.py [--grow]
 
 The plain way is the sum of all genes per window: `counts[bins of the window].sum(axis=0)` on SciPy's CSR, the windows'
 bins known beforehand; it is timed on a sample of the windows and scaled to all. Ours is timed whole, from the file's
@@ -8,7 +8,7 @@ order of bins to the sums. Time is the processor's, the best of the rounds, so t
 Bins hold some 15 molecules of genes whose shares fall as a power, in shuffled order.
 
 `--grow` shows the time and memory at growing sections and what they make of a full slide (3,350 x 3,350 bins, 300,000
-windows); `--full` sums a full slide's panel and rows of every gene on demand (4 GiB, a minute or two).
+windows). `full_slide.py` takes a full slide from its files to units.
 """
 
 import argparse
@@ -124,29 +124,6 @@ def grow(options: argparse.Namespace) -> None:
     )
 
 
-def full(options: argparse.Namespace) -> None:
-    side = int(np.sqrt(FULL_WINDOWS)) * STRIDE + SIDE - STRIDE
-    given = section(side, options.genes, options.molecules)
-    print(f"section             {side} x {side} bins, {given[0].nnz} entries")
-    windows = lay_windows(*given[1:], SIDE, STRIDE, SIDE**2)
-    panel = np.sort(np.random.default_rng(1).choice(options.genes, PANEL, replace=False))
-    seconds, matrix, _ = ours(given, windows, panel)
-    print(f"panel               {len(windows)} windows in {seconds:.1f} s, {matrix.nnz * 8 / 2**30:.2f} GiB")
-    start = time.process_time()
-    pooled = PooledCounts(*given, windows)
-    print(f"every gene, set up  {time.process_time() - start:.1f} s; all would be {pooled.size_gib:.1f} GiB")
-    batch = np.random.default_rng(2).choice(len(windows), 4096, replace=False)
-    start = time.process_time()
-    pooled.take(batch)
-    rate = len(batch) / (time.process_time() - start)
-    start = time.process_time()
-    pooled.take(np.arange(100_000, 104_096))
-    print(
-        f"rows on demand      {rate:.0f} a second in random order, {4096 / (time.process_time() - start):.0f} in a row"
-    )
-    print(f"peak                {peak_gib():.1f} GiB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=400, help="bins a side")
@@ -155,15 +132,13 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=1000, help="windows summed the plain way")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--grow", action="store_true")
-    parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
     print(f"hardware            {processor()}")
     print(f"numpy, scipy        {np.__version__}, {scipy.__version__}")
     print(f"threads             OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
     warm = section(60, 50, 5.0)
     ours(warm, lay_windows(*warm[1:], 9, 3, 81), [3, 4])  # compiled, not counted
-    for wanted in [f for f, on in ((grow, options.grow), (full, options.full)) if on] or [compare]:
-        wanted(options)
+    (grow if options.grow else compare)(options)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataError
+from .slide_file import open_slide
 
 NAMED = 5
 """Genes named in a sentence."""
@@ -46,16 +46,7 @@ def measured_genes(slides: Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
     DataError
         A file is damaged.
     """
-    import anndata
-    import h5py
-
     found = {}
-    for path in slides:
-        try:
-            with h5py.File(path) as file:
-                var = anndata.io.read_elem(file["var"])
-                name = file["uns/stmorph/slide"].asstr()[()]
-        except (OSError, KeyError) as error:
-            raise DataError(f"{path} is no slide ({error}); delete it and make it again") from error
-        found[str(name)] = tuple(var.index[~var["control"].to_numpy(dtype=bool)])
+    for slide in map(open_slide, slides):
+        found[str(slide.about["slide"])] = tuple(slide.var.index[~slide.var["control"].to_numpy(dtype=bool)])
     return found

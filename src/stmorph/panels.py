@@ -10,11 +10,15 @@ import numpy as np
 
 from .errors import ConfigError, DataError
 from .files import whole
+from .gene_moments import Moments, highly_variable, raw_moments
 from .gene_overlap import gene_overlap, measured_genes
+from .slide_file import SlideFile, SlideRows, open_slide, rows_of, slide_rows
 
 if TYPE_CHECKING:
     import anndata
 
+MOST_COMPARED = 200_000_000
+"""Counts of training units that `deg` compares: it holds them some four times, 8 GiB."""
 _MITOCHONDRIAL = {"human": r"MT-", "mouse": r"mt-"}
 _RIBOSOMAL = {"human": r"RP(?:S(?!6K|19BP)\d|L\d|LP\d|SA$)", "mouse": r"Rp(?:s(?!6k|19bp)\d|l\d|lp\d|sa$)"}
 
@@ -46,7 +50,7 @@ def _matches(genes: np.ndarray, patterns: Mapping[str, str], species: str) -> np
 
 
 def choose_panel(
-    slides: list["anndata.AnnData"],
+    slides: "Sequence[anndata.AnnData | SlideRows]",
     options: Mapping[str, Any],
     name: str,
     tested: Mapping[str, Collection[str]] | None = None,
@@ -70,19 +74,23 @@ def choose_panel(
     hmhvg: highly variable genes of each slide, united; of these the smallest N such that the N highest in pooled mean
     and the N highest in pooled standard deviation share `genes` genes (Stem tunes N by hand).
     hvg: the same union, the `genes` highest in pooled mean. deg: Wilcoxon test of each group against the rest, the best
-    genes of every group in turn until `genes` are reached.
+    genes of every group in turn until `genes` are reached. all: every common gene, but the constant ones. Only deg
+    reads all counts at once, the others in blocks.
 
     Raises
     ------
+    ConfigError
+        deg has nothing to compare, or more counts than fit in memory.
     DataError
         The slides share no genes, or too few are left for the panel.
     """
-    species = str(slides[0].uns["stmorph"]["species"])
+    slides = [slide_rows(slide) for slide in slides]
+    species = str(slides[0].about["species"])
     record = {
         "kind": options["kind"],
         "chosen on": f"{sum(s.n_obs for s in slides)} training units of {len(slides)} slides",
     }
-    measured = {str(s.uns["stmorph"]["slide"]): s.var_names[~s.var["control"].to_numpy()] for s in slides}
+    measured = {str(s.about["slide"]): s.var.index[~s.var["control"].to_numpy(dtype=bool)] for s in slides}
     overlap = gene_overlap({**(tested or {}), **measured})
     common = list(overlap.common)
     if any(overlap.lacking.values()):
@@ -108,14 +116,18 @@ def choose_panel(
             f"panel {name!r}: all {len(common)} common genes are mitochondrial or ribosomal; "
             "keep them (drop_mitochondrial, drop_ribosomal) or look at the gene names"
         )
-    counts = [slide[:, candidates] for slide in slides]
-    mean, std = _pooled_moments(counts)
+    moments = [raw_moments(slide, candidates) for slide in slides]
+    mean, std = _pooled_moments(moments)
     constant = std == 0
     record["dropped as constant"] = str(int(constant.sum()))
+    if options["kind"] == "all":
+        return Panel(tuple(sorted(map(str, candidates[~constant]))), record)
     if options["kind"] == "deg":
-        chosen = _differential(counts, constant, options, name)
+        chosen = _differential(slides, candidates[~constant], options, name)
     else:
-        variable = _highly_variable(counts, options["hvg_per_slide"]) & ~constant
+        most = options["hvg_per_slide"]
+        variable = [highly_variable(s, candidates, m.library, most) for s, m in zip(slides, moments, strict=True)]
+        variable = np.any(variable, axis=0) & ~constant
         record["highly variable"] = str(int(variable.sum()))
         pick = _high_in_both if options["kind"] == "hmhvg" else _high_in_mean
         chosen = candidates[pick(mean, std, variable, options["genes"])]
@@ -127,32 +139,12 @@ def choose_panel(
     return Panel(tuple(sorted(map(str, chosen))), record)
 
 
-def _pooled_moments(slides: list["anndata.AnnData"]) -> tuple[np.ndarray, np.ndarray]:
+def _pooled_moments(moments: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation [G] of raw counts over the units of all slides."""
-    n = sum(s.n_obs for s in slides)
-    total = sum(np.asarray(s.X.sum(axis=0), dtype=np.float64).ravel() for s in slides)
-    squares = sum(np.asarray(s.X.astype(np.float64).power(2).sum(axis=0)).ravel() for s in slides)
-    mean = total / n
+    n = sum(len(one.library) for one in moments)
+    mean = sum(one.total for one in moments) / n
+    squares = sum(one.squares for one in moments)
     return mean, np.sqrt(np.maximum(squares / n - mean**2, 0) * n / max(n - 1, 1))
-
-
-def _highly_variable(slides: list["anndata.AnnData"], per_slide: int) -> np.ndarray:
-    """Return bool [G]: among the `per_slide` most variable genes (scanpy's default dispersion) of any slide."""
-    import scanpy
-
-    variable = np.zeros(slides[0].n_vars, dtype=bool)
-    for slide in slides:
-        scaled = slide.copy()
-        scaled.X = scaled.X.astype(np.float64)
-        scanpy.pp.normalize_total(scaled)
-        scanpy.pp.log1p(scaled)
-        seen = np.asarray(scaled.X.sum(axis=0)).ravel() > 0
-        if seen.sum() <= per_slide:
-            variable |= seen
-            continue
-        found = scanpy.pp.highly_variable_genes(scaled[:, seen], n_top_genes=per_slide, inplace=False)
-        variable[np.flatnonzero(seen)] |= found["highly_variable"].to_numpy()
-    return variable
 
 
 def _high_in_both(mean: np.ndarray, std: np.ndarray, variable: np.ndarray, genes: int) -> np.ndarray:
@@ -170,13 +162,18 @@ def _high_in_mean(mean: np.ndarray, std: np.ndarray, variable: np.ndarray, genes
     return among[np.argsort(-mean[among], kind="stable")][:genes]
 
 
-def _differential(slides: list, constant: np.ndarray, options: Mapping[str, Any], name: str) -> np.ndarray:
+def _differential(slides: Sequence[SlideRows], genes: np.ndarray, options: Mapping[str, Any], name: str) -> np.ndarray:
     import anndata
     import scanpy
 
-    pooled = anndata.concat(slides, join="inner", index_unique="/", keys=[str(i) for i in range(len(slides))])[
-        :, ~constant
-    ].copy()
+    if (entries := sum(slide.nnz for slide in slides)) > MOST_COMPARED:
+        raise ConfigError(
+            f"panel {name!r}: kind deg would compare {entries:,} counts of training units at once; expected at most "
+            f"{MOST_COMPARED:,}, as many as fit in memory: choose hmhvg or hvg, which read them in parts, or train on "
+            "fewer units"
+        )
+    keys = [str(i) for i in range(len(slides))]
+    pooled = anndata.concat([_held(slide, genes) for slide in slides], join="inner", index_unique="/", keys=keys)
     pooled.X = pooled.X.astype(np.float64)
     scanpy.pp.normalize_total(pooled, target_sum=1e4)
     scanpy.pp.log1p(pooled)
@@ -212,6 +209,18 @@ def _differential(slides: list, constant: np.ndarray, options: Mapping[str, Any]
     return np.array(list(chosen))
 
 
+def _held(slide: SlideRows, genes: np.ndarray) -> "anndata.AnnData":
+    """Return some genes of a slide's units, in memory."""
+    import anndata
+    import scipy.sparse
+
+    column = slide.var.index.get_indexer(list(genes))
+    parts = [(index, counts[:, column]) for index, counts in slide.blocks()]
+    order = np.argsort(np.concatenate([index for index, _ in parts]), kind="stable")
+    counts = scipy.sparse.vstack([part for _, part in parts], format="csr")[order]
+    return anndata.AnnData(counts, obs=slide.obs, var=slide.var.loc[list(genes)])
+
+
 def _from_file(path: Path, common: list[str], name: str) -> tuple[str, ...]:
     try:
         listed = read_panel(path).genes
@@ -230,19 +239,18 @@ def _from_file(path: Path, common: list[str], name: str) -> tuple[str, ...]:
     return listed
 
 
-def training_slides(slides: Sequence[str | Path], split: str | Path) -> list["anndata.AnnData"]:
+def training_slides(slides: Sequence[str | Path], split: str | Path) -> list[SlideFile]:
     """Return the training units of each slide that has any; test units never leave the file."""
-    import anndata
     import pandas as pd
 
     table = pd.read_parquet(split)
     table = table[table["role"] == "train"]
     found = []
     for path in slides:
-        adata = anndata.read_h5ad(path)
-        wanted = table.loc[table["slide"] == str(adata.uns["stmorph"]["slide"]), "barcode"]
+        slide = open_slide(path)
+        wanted = np.sort(table.loc[table["slide"] == str(slide.about["slide"]), "barcode"].to_numpy(dtype=object))
         if len(wanted):
-            found.append(adata[sorted(wanted)].copy())
+            found.append(slide.take(rows_of(slide.obs_names, wanted, path)))
     return found
 
 

@@ -2,15 +2,15 @@
 
 A window of 27 x 27 bins every 5 bins shares its bins with 28 others, so the sums of a whole slide hold 29 times what
 the bins hold. On 3,350 x 3,350 bins that is some 300,000 windows with thousands of genes each: 8 to 14 GB as a sparse
-matrix, whatever the speed. Hence `PooledCounts`: it keeps the bins (1 to 2 GB) and sums windows when they are asked
+matrix, whatever the speed. Hence `PooledCounts`: it keeps the bins (about 1 GB) and sums windows when they are asked
 for, some ten thousand a second with every gene, and some hundred thousand a second for a panel with the library size
-(it copies the panel's entries first, once). So training can read batch by batch, and nothing large is made. Where the
-whole fits, `all` makes it within a minute and without a second copy; `size_gib` tells beforehand.
+(it copies the panel's entries first, once). A slide is written block by block of `blocks`, and nothing large is made;
+`all` is for those who want the whole matrix and have the memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -19,6 +19,8 @@ from .errors import DataError
 
 CHUNK = 256
 """Windows summed at a time: the sums begin anew at each chunk, and their scratch space is CHUNK x genes."""
+BLOCK = 16 * CHUNK
+"""Windows of a block: some 100 MB with every gene."""
 MOST_CELLS = 500_000_000
 """Largest array of bins (rows x columns) that is laid out; a Visium HD slide has 11 million."""
 
@@ -166,13 +168,17 @@ class PooledCounts:
         """Return every window: counts CSR int32 [n, genes], library size int64 [n]; no second copy is made."""
         return self._sum(np.arange(len(self.windows)))
 
-    @cached_property
-    def size_gib(self) -> float:
-        """About how large `all` is, by the entries of every k-th window (some hundred)."""
-        some = np.arange(0, len(self.windows), max(1, len(self.windows) // 256))
-        if not len(some):
-            return 0.0
-        return self.take(some)[0].nnz / len(some) * len(self.windows) * 8 / 2**30
+    def blocks(self) -> Iterator[scipy.sparse.csr_matrix]:
+        """Yield the counts of every window in order, CSR int32 [m, genes], `BLOCK` windows at a time."""
+        for first in range(0, len(self.windows), BLOCK):
+            yield self.take(np.arange(first, min(first + BLOCK, len(self.windows))))[0]
+
+    def keep(self, chosen: np.ndarray, reason: str) -> "PooledCounts":
+        """Return the counts of the windows where `chosen`, bool [n]; the bins are shared, not copied."""
+        kept = copy(self)
+        kept.windows = self.windows.keep(chosen, reason)
+        kept.shape = (len(kept.windows), self.shape[1])
+        return kept
 
     def _sum(self, index: np.ndarray) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
         from .pooling_kernels import pool_windows

@@ -9,6 +9,7 @@ import pandas as pd
 
 from .errors import DataError
 from .randomness import numpy_generator
+from .slide_file import open_slide
 
 ROLES = ("train", "test", "buffer", "unused")
 
@@ -129,25 +130,22 @@ def kept_units(slides: Sequence[str | Path], tiles: Sequence[str | Path]) -> pd.
     pandas.DataFrame
         dataset, slide, patient, barcode, x_um, y_um.
     """
-    import anndata
-
     listed = pd.concat([pd.read_parquet(path) for path in tiles], ignore_index=True)
     kept = listed.groupby(["slide", "barcode"], observed=True, sort=True)["kept"].all()
     frames = []
     for path in slides:
-        slide = anndata.read_h5ad(path, backed="r")
-        about = slide.uns["stmorph"]
+        slide = open_slide(path)
+        about = slide.about
         frame = pd.DataFrame(
             {
                 "dataset": str(about["dataset"]),
                 "slide": str(about["slide"]),
                 "patient": str(about["patient"]),
                 "barcode": slide.obs_names.to_numpy(dtype=str),
-                "x_um": slide.obsm["spatial_um"][:, 0],
-                "y_um": slide.obsm["spatial_um"][:, 1],
+                "x_um": slide.spatial_um[:, 0],
+                "y_um": slide.spatial_um[:, 1],
             }
         )
-        slide.file.close()
         index = pd.MultiIndex.from_frame(frame[["slide", "barcode"]])
         frames.append(frame[kept.reindex(index, fill_value=False).to_numpy(dtype=bool)])
     return pd.concat(frames, ignore_index=True)

@@ -89,6 +89,16 @@ def test_constant_genes_and_controls_never_enter(slides, kind):
         assert everything == tuple(sorted([*PLANTED, *NOISE, *FLAT]))
 
 
+def test_all_takes_every_common_gene_but_the_constant_and_the_dropped(slides):
+    asked = {key: value for key, value in options("all").items() if key != "genes"}
+    found = choose_panel(slides, {**asked, "genes": None, "drop_mitochondrial": False, "drop_ribosomal": False}, "x")
+    counts = [np.asarray(one.X.todense() if hasattr(one.X, "todense") else one.X) for one in slides]
+    varying = np.concatenate(counts).std(axis=0) > 0
+    control = slides[0].var["control"].to_numpy(dtype=bool)
+    assert list(found.genes) == sorted(slides[0].var_names[varying & ~control])
+    assert set(choose_panel(slides, {**asked, "genes": None}, "x").genes) < set(found.genes)
+
+
 @pytest.mark.parametrize("kind", ["hmhvg", "hvg", "deg"])
 def test_too_few_genes(slides, kind):
     asked = options(kind, genes=263, hvg_per_slide=1000, groups="half" if kind == "deg" else None)
@@ -130,6 +140,15 @@ def test_deg_needs_groups_to_compare(slides):
         choose_panel([one], options("deg", groups="half"), "x")
 
 
+def test_deg_says_that_it_cannot_hold_a_slide_that_is_too_large(slides, monkeypatch):
+    entries = sum(one.X.nnz for one in slides)
+    monkeypatch.setattr("stmorph.panels.MOST_COMPARED", entries - 1)
+    match = rf"panel 'mine': kind deg would compare {entries:,} counts .* expected at most .* choose hmhvg or hvg"
+    with pytest.raises(ConfigError, match=match):
+        choose_panel(slides, options("deg", groups="half"), "mine")
+    assert choose_panel(slides, options("hvg"), "mine").genes == tuple(sorted(PLANTED))
+
+
 def written(tmp_path, change):
     """Write two slides and a split: all of `test`, and the last 40 units of s1, are not for training."""
     train, test = slide("s1"), slide("s2", seed=1)
@@ -145,6 +164,16 @@ def written(tmp_path, change):
         one.write_h5ad(tmp_path / f"{one.uns['stmorph']['slide']}.h5ad")
     pd.concat(rows).iloc[::-1].to_parquet(tmp_path / "split.parquet")
     return [tmp_path / "s2.h5ad", tmp_path / "s1.h5ad"], tmp_path / "split.parquet"
+
+
+@pytest.mark.parametrize("kind", ["hmhvg", "hvg", "deg"])
+def test_a_panel_is_the_same_whatever_the_blocks(tmp_path, monkeypatch, kind):
+    asked = options(kind, groups="half" if kind == "deg" else None)
+    given = written(tmp_path, lambda counts: counts)
+    whole = choose_panel(training_slides(*given), asked, "x")
+    monkeypatch.setattr("stmorph.slide_file.BLOCK_ENTRIES", 3000)
+    assert len(list(training_slides(*given)[0].blocks())) > 4
+    assert choose_panel(training_slides(*given), asked, "x") == whole
 
 
 @pytest.mark.parametrize("kind", ["hmhvg", "hvg", "deg"])

@@ -148,11 +148,27 @@ def test_a_section_smaller_than_a_window_has_none():
     assert matrix.shape == (0, 4)
 
 
-def test_the_size_told_beforehand_is_near_the_size_made():
+def test_blocks_one_after_the_other_are_the_whole(monkeypatch):
     given_ = section((60, 60), genes=40)
-    pooled = PooledCounts(*given_, lay_windows(*given_[1:], 9, 1, 1))
-    made = pooled.all()[0].nnz * 8 / 2**30
-    assert pooled.size_gib == pytest.approx(made, rel=0.05)
+    windows = lay_windows(*given_[1:], 9, 1, 1)
+    pooled = PooledCounts(*given_, windows)
+    whole = pooled.all()[0]
+    for block in (7, 300, 10_000):
+        monkeypatch.setattr("stmorph.pooling.BLOCK", block)
+        blocks = list(pooled.blocks())
+        assert {part.shape[0] for part in blocks[:-1]} <= {block} and len(blocks) == -(-len(windows) // block)
+        joined = scipy.sparse.vstack(blocks, format="csr")
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(joined, part), getattr(whole, part))
+
+
+def test_windows_that_are_not_kept_take_nothing_from_the_others():
+    given_ = section()
+    pooled = PooledCounts(*given_, lay_windows(*given_[1:], 9, 2, 1))
+    chosen = np.arange(len(pooled.windows)) % 3 > 0
+    kept = pooled.keep(chosen, "a third")
+    assert kept.shape == (chosen.sum(), 12) and kept.windows.lost["a third"] == (~chosen).sum()
+    assert (kept.all()[0] != pooled.all()[0][chosen]).nnz == 0 and len(pooled.windows) == len(chosen)
 
 
 def test_bins_that_cannot_be():

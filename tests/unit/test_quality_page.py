@@ -18,8 +18,10 @@ from stmorph.image.tiles import TilingOptions, tile_table
 from stmorph.quality.measure import measure
 from stmorph.quality.page import draw_page
 from stmorph.quality.summary import gather_quality, quality_html, quality_markdown
+from stmorph.quality.units import units_of
 from stmorph.read import SlideInfo, read_slide, write_slide
 from stmorph.simulate import SimulationOptions, simulate_slide
+from stmorph.slide_file import open_slide
 
 
 class Made:
@@ -93,6 +95,20 @@ def test_a_shuffled_tile_list_is_joined_by_barcode(made, measured, tmp_path):
     pd.read_parquet(tiles).sample(frac=1, random_state=0).to_parquet(tmp_path / "tiles.parquet")
     again = measure(made.slide, made.image, {"wide": (tmp_path / "tiles.parquet", image_json)})
     assert (again.lost == measured.lost).all()
+
+
+@pytest.mark.parametrize("small_um", [0, 1000])
+def test_numbers_are_the_same_whatever_the_blocks(made, monkeypatch, small_um):
+    """Of units as they are, and of units that are pooled for the registration."""
+    monkeypatch.setattr("stmorph.quality.units.SMALL_UM", small_um)
+    expected = units_of(anndata.read_h5ad(made.slide))
+    whole = measure(made.slide, made.image, made.tilings)
+    assert expected.pooled == (small_um > 0) == whole.record["registration"]["pooled"]
+    monkeypatch.setattr("stmorph.slide_file.BLOCK_ENTRIES", 500)
+    found, parts = units_of(open_slide(made.slide)), measure(made.slide, made.image, made.tilings)
+    np.testing.assert_array_equal(found.expression, expected.expression)
+    np.testing.assert_array_equal(found.spatial_um, expected.spatial_um)
+    assert parts.record == whole.record and (parts.genes == whole.genes).all() and (parts.counts == whole.counts).all()
 
 
 def test_control_probes_are_not_counted(made, measured, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..image.source import open_image
+from ..slide_file import open_slide
 from .registration import register
 from .under import read_scale, under_units
 from .units import units_of
@@ -55,11 +56,10 @@ def measure(
     DataError
         The image cannot be read, or a tile list is not this slide's.
     """
-    import anndata
     import pandas as pd
 
-    data = anndata.read_h5ad(slide)
-    about = data.uns["stmorph"]
+    data = open_slide(slide)
+    about = data.about
     tables = {name: pd.read_parquet(tiles) for name, (tiles, _) in tilings.items()}
     for name, table in tables.items():
         if set(table["barcode"]) != set(data.obs_names):
@@ -68,10 +68,13 @@ def measure(
                 "expected one row a unit: make the tiles again"
             )
     control = data.var["control"].to_numpy(dtype=bool)
-    counted = data.X[:, ~control]
-    counts = np.asarray(counted.sum(axis=1)).ravel()
-    genes = counted.getnnz(axis=1)
-    spatial_um = np.asarray(data.obsm["spatial_um"], dtype=np.float64)
+    counts, genes = (np.zeros(data.n_obs, dtype=kind) for kind in (np.float64, np.int64))
+    detected = np.zeros(int((~control).sum()), dtype=bool)
+    for index, block in data.blocks():
+        counted = block[:, ~control] if control.any() else block
+        counts[index] = np.asarray(counted.sum(axis=1)).ravel()
+        genes[index] = counted.getnnz(axis=1)
+        detected[counted.indices] = True
 
     um_per_px = float(about["um_per_px"])
     units = units_of(data)
@@ -89,7 +92,7 @@ def measure(
         "unit": str(about["unit"]),
         "units": int(data.n_obs),
         "genes": int((~control).sum()),
-        "genes_detected": int((counted.getnnz(axis=0) > 0).sum()),
+        "genes_detected": int(detected.sum()),
         "controls": int(control.sum()),
         "counts_total": int(counts.sum()),
         "counts_per_unit": _spread(counts),
@@ -104,7 +107,7 @@ def measure(
         "registration": found.record(),
     }
     first = next(iter(tables.values())).set_index("barcode")["lost"].reindex(data.obs_names)
-    return Measured(record, picture, picture_um, spatial_um, counts, genes, first.to_numpy(dtype=str))
+    return Measured(record, picture, picture_um, data.spatial_um, counts, genes, first.to_numpy(dtype=str))
 
 
 def _tiling(table: "pd.DataFrame", image_json: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 
 from ..expression import to_target_space
+from ..slide_file import SlideRows, slide_rows
 
 if TYPE_CHECKING:
     import anndata
@@ -33,22 +34,23 @@ class Units:
     pooled: bool
 
 
-def units_of(slide: "anndata.AnnData") -> Units:
+def units_of(slide: "anndata.AnnData | SlideRows") -> Units:
     """Return a slide's units, pooled over squares where they are closer than `SMALL_UM` or more than `MOST_UNITS`.
 
     Parameters
     ----------
     slide
-        As `slide.h5ad` holds it.
+        As `slide.h5ad` holds it, in memory or on disk.
     """
-    spatial_um = np.asarray(slide.obsm["spatial_um"], dtype=np.float64)
-    counts = scipy.sparse.csr_matrix(slide.X[:, ~slide.var["control"].to_numpy(dtype=bool)])
+    slide = slide_rows(slide)
+    spatial_um, unit_of = slide.spatial_um, np.arange(slide.n_obs)
     unit_um = pitch_um(spatial_um)
     pooled = unit_um < SMALL_UM or len(spatial_um) > MOST_UNITS
     if pooled:
         area_um2 = len(spatial_um) * unit_um**2
         unit_um = max(LEAST_SQUARE_UM, 2 * unit_um, float(np.sqrt(area_um2 / SQUARES)))
-        spatial_um, counts = _squares(spatial_um, counts, unit_um)
+        spatial_um, unit_of = _squares(spatial_um, unit_um)
+    counts = _sums(slide, unit_of, len(spatial_um))[:, ~slide.var["control"].to_numpy(dtype=bool)]
     total = np.asarray(counts.sum(axis=1)).ravel().astype(np.float64)
     spatial_um, counts, total = spatial_um[total > 0], counts[total > 0], total[total > 0]
     detected = counts.getnnz(axis=0) >= max(5, DETECTED * len(total))
@@ -66,20 +68,26 @@ def pitch_um(spatial_um: np.ndarray) -> float:
     return max(float(np.median(cKDTree(spatial_um).query(sample, k=2)[0][:, 1])), 1e-3)
 
 
-def _squares(
-    spatial_um: np.ndarray, counts: scipy.sparse.csr_matrix, side_um: float
-) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Return the mean position and the summed counts of the units in each square that has any."""
+def _squares(spatial_um: np.ndarray, side_um: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean position of the units in each square that has any, and each unit's square, -1 for none."""
     square = np.floor((spatial_um - spatial_um.min(axis=0)) / side_um).astype(np.int64)
     _, index = np.unique(square, axis=0, return_inverse=True)
     index = index.ravel()
     size = np.bincount(index)
-    ones = np.ones(len(index), dtype=np.int64)
-    sums = scipy.sparse.csr_matrix((ones, (index, np.arange(len(index)))), shape=(len(size), len(index)))
     middle = np.column_stack([np.bincount(index, axis) / size for axis in spatial_um.T])
     # A square at the tissue's rim holds fewer units; one with very few says little.
     full = size >= 0.25 * np.median(size)
-    return middle[full], (sums @ counts)[full].tocsr()
+    return middle[full], np.where(full, np.cumsum(full) - 1, -1)[index]
+
+
+def _sums(slide: SlideRows, unit_of: np.ndarray, n: int) -> scipy.sparse.csr_matrix:
+    """Return the counts of n units, each the sum of the slide's units that `unit_of` gives it (-1: of none)."""
+    sums = scipy.sparse.csr_matrix((n, len(slide.var)), dtype=np.int64)
+    for index, counts in slide.blocks():
+        to, of = unit_of[index], np.arange(len(index))
+        ones = np.ones(int((to >= 0).sum()), dtype=np.int64)
+        sums = sums + scipy.sparse.csr_matrix((ones, (to[to >= 0], of[to >= 0])), shape=(n, len(index))) @ counts
+    return sums
 
 
 def _most_variable(counts: scipy.sparse.csr_matrix, total: np.ndarray) -> np.ndarray:
