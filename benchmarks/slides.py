@@ -1,7 +1,6 @@
 """What the benchmarks of the data stages share: a slide of any size, the machine's name, times and memory."""
 
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from stmorph.image.source import ImageSource, open_image
 from stmorph.simulate.options import SimulationOptions
 from stmorph.simulate.render import draw_stain, render
 from stmorph.simulate.tissue import draw_section
@@ -19,22 +19,42 @@ FILE_TILE_PX = 256
 COMPRESSION = {"jpeg": {"compression": "jpeg", "compressionargs": {"level": 80}}, "lzw": {"compression": "lzw"}}
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
-
-
 @lru_cache(maxsize=1)
 def picture(side_px: int = 2048) -> np.ndarray:
-    """Return the middle of a simulated section at 0.5 um per px."""
+    """Return the middle of the image given by `take_picture`, else of a simulated section at 0.5 um per px."""
+    if _IMAGE:
+        return _whole_tiles(_middle(open_image(_IMAGE[0]), side_px))
     options = SimulationOptions(spots=250, um_per_px=0.5)
     section = draw_section(options, "bench", "P", 0)
     image = render(section, draw_stain(options, "bench", "P", 0))
     top, left = (max(0, (size - side_px) // 2) for size in image.shape[:2])
-    image = image[top : top + side_px, left : left + side_px]
-    return np.ascontiguousarray(image[: image.shape[0] // 256 * 256, : image.shape[1] // 256 * 256])
+    return _whole_tiles(image[top : top + side_px, left : left + side_px])
+
+
+def take_picture(image: Path | None) -> None:
+    """Let `picture` be cut from an image, if one is given; drawn or read now, for that takes memory."""
+    _IMAGE[:] = [image] if image else []
+    picture()
+
+
+def source_name() -> str:
+    return str(_IMAGE[0]) if _IMAGE else "simulated tissue"
+
+
+_IMAGE: list[Path] = []
+
+
+def _middle(image: ImageSource, side_px: int) -> np.ndarray:
+    width, height = image.levels[0]
+    left, top = (max(0, (size - side_px) // 2) for size in (width, height))
+    return image.region(left, top, min(side_px, width), min(side_px, height))
+
+
+def _whole_tiles(image: np.ndarray) -> np.ndarray:
+    height, width = (size // FILE_TILE_PX * FILE_TILE_PX for size in image.shape[:2])
+    if not (height and width):
+        raise SystemExit(f"{source_name()} has {image.shape[1]} x {image.shape[0]} px; give 256 x 256 px or more")
+    return np.ascontiguousarray(image[:height, :width])
 
 
 def write_pyramid(path: Path, side_px: int, compression: str) -> None:

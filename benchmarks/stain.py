@@ -1,30 +1,24 @@
 """Tiles a second of stain normalisation on one core, as a ratio to staintools per tile in the same run.
 
-    PYTHONPATH=src OMP_NUM_THREADS=1 python benchmarks/stain.py [image] [--seconds 5]
+    PYTHONPATH=src OMP_NUM_THREADS=1 python benchmarks/stain.py [--image slide.svs] [--seconds 5]
 
-Tiles of 224 px are cut from `image` (any H&E picture, read at full resolution); without one, from simulated light.
+Tiles of 224 px are cut from the middle of `--image` (any H&E picture or slide); without one, from simulated tissue.
 staintools runs as its users call it: `StainNormalizer.transform` of each tile. Each row is the median of its
 rounds; time is the processor's, and rounds of all rows alternate, so that a busy machine matters little.
 """
 
 import argparse
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
+from rows import Row, add_options, give, processor
+from slides import one_core, picture, source_name, take_picture
 
 from stmorph.image.stain import PUBLISHED_TARGET, StainTransform, fit_stains, normalize_tiles
 from stmorph.image.stain_options import RULES, StainOptions
 from stmorph.image.stain_staintools import load_staintools
 
 SIZE = 224
-
-
-def simulated(n: int) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    amounts = rng.gamma(3.0, 0.25, (n, SIZE, SIZE, 2)) * rng.integers(0, 2, (n, SIZE, SIZE, 2))
-    return np.clip(240 * np.exp(-amounts @ PUBLISHED_TARGET.matrix) - 1, 0, 255).astype(np.uint8)
 
 
 def cut(image: np.ndarray, at_most: int = 64) -> np.ndarray:
@@ -37,24 +31,14 @@ def cut(image: np.ndarray, at_most: int = 64) -> np.ndarray:
     return np.stack(stained[:: max(1, len(stained) // at_most)][:at_most])
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("image", nargs="?")
     parser.add_argument("--seconds", type=float, default=5.0, help="time a row, about")
+    add_options(parser)
     arguments = parser.parse_args()
-    if arguments.image:
-        from stmorph.image.source import open_image
-
-        tiles = cut(open_image(arguments.image).read())
-    else:
-        tiles = simulated(32)
+    take_picture(arguments.image)
+    one_core()
+    tiles = cut(picture())
 
     normalizer = load_staintools().StainNormalizer("macenko")
     normalizer.stain_matrix_target = PUBLISHED_TARGET.matrix
@@ -71,33 +55,40 @@ def main() -> None:
         options = StainOptions(fit="tile", rule=rule)
         return lambda part: normalize_tiles(part, PUBLISHED_TARGET, options)
 
-    rows = {
-        "staintools, fit per tile": (staintools_per_tile, None),
-        "stmorph, rule macenko, fit per slide": (per_slide("macenko"), 100),
-        "stmorph, rule staintools, fit per slide": (per_slide("staintools"), None),
-        "stmorph, rule macenko, fit per tile": (per_tile("macenko"), 15),
-        "stmorph, rule staintools, fit per tile": (per_tile("staintools"), 15),
+    functions = {
+        "staintools, fit per tile": staintools_per_tile,
+        "stmorph, rule macenko, fit per slide": per_slide("macenko"),
+        "stmorph, rule staintools, fit per slide": per_slide("staintools"),
+        "stmorph, rule macenko, fit per tile": per_tile("macenko"),
+        "stmorph, rule staintools, fit per tile": per_tile("staintools"),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in rows}
-    for function, _ in rows.values():
+    speeds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
         function(tiles[:2])  # compiles
-    end = time.perf_counter() + arguments.seconds * len(rows)
+    end = time.perf_counter() + arguments.seconds * len(functions)
     while time.perf_counter() < end or len(speeds["staintools, fit per tile"]) < 3:
-        for name, (function, _) in rows.items():
+        for name, function in functions.items():
             part = tiles[:8] if name.startswith("staintools") else tiles
             start = time.process_time()
             function(part)
             speeds[name].append(len(part) / (time.process_time() - start))
 
-    print(f"{processor()}, one core; {len(tiles)} tiles of {SIZE} px from {arguments.image or 'simulated light'}")
-    reference = np.median(speeds["staintools, fit per tile"])
-    print(f"{'':42}{'tiles/s':>10}{'ratio':>9}{'goal':>7}")
-    for name, (_, goal) in rows.items():
-        speed = np.median(speeds[name])
-        print(f"{name:42}{speed:10.1f}{speed / reference:9.1f}{goal or '':>7}")
-    ours, _ = normalize_tiles(tiles[:16], PUBLISHED_TARGET, StainOptions(fit="tile", rule="staintools"))
-    gap = int(np.abs(ours.astype(int) - staintools_per_tile(tiles[:16])).max())
-    print(f"largest difference from staintools, rule staintools, fit per tile: {gap} grey level(s)")
+    print(f"{processor()}, one core; {len(tiles)} tiles of {SIZE} px; {source_name()}")
+    speed = {name: np.median(values) for name, values in speeds.items()}
+    reference = speed.pop("staintools, fit per tile")
+    rows = []
+    for rule in RULES:
+        ours, _ = normalize_tiles(tiles[:16], PUBLISHED_TARGET, StainOptions(fit="tile", rule=rule))
+        gap = int(np.abs(ours.astype(int) - staintools_per_tile(tiles[:16])).max())
+        for fit, goal in (("slide", 100), ("tile", 15)):
+            name = f"stmorph, rule {rule}, fit per {fit}"
+            note = f"{speed[name]:,.0f} of {reference:.1f} tiles/s"
+            if (rule, fit) == ("staintools", "tile"):
+                note += f"; {gap} grey level(s) from staintools"
+            work = f"stain of 224 px tiles, fit per {fit}, rule {rule}"
+            rows.append(Row(work, "staintools, a tile at a time", speed[name] / reference, goal, "x", note))
+            print(" | ".join(rows[-1].cells()))
+    give(rows, arguments.rows)
 
 
 if __name__ == "__main__":

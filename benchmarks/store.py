@@ -1,11 +1,12 @@
 """Read, normalise and ready for training, one core, as a ratio to OpenSlide + staintools + h5 in the same run.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/store.py [--tiles 10000] [--folder /tmp]
+    OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/store.py [--tiles 10000] [--image slide.svs] [--folder /tmp]
 
-A simulated slide (JPEG pyramid) has spots on a square grid, 100 um apart at 0.5 um per px, with tiles of 224 px. The
-reference reads, normalises and appends tile by tile. Ours decodes, normalises and stores the slide once and then cuts
-every tile in random order. Time is the processor's; memory is what is added at the peak, mapped files not counted.
-Growth: tiles of 64 px side by side, so that 100,000 are a slide of 20,000 px.
+A slide (JPEG pyramid of the middle of `--image`, or of simulated tissue, repeated) has spots on a square grid, 100 um
+apart at 0.5 um per px, with tiles of 224 px. The reference reads, normalises and appends tile by tile. Ours decodes,
+normalises and stores the slide once and then cuts every tile in random order. Time is the processor's; memory is what
+is added at the peak, mapped files not counted. Growth: tiles of 64 px side by side, so that 100,000 are a slide of
+20,000 px.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import openslide
-from slides import Memory, measured, one_core, picture, processor, write_pyramid
+from rows import Row, add_options, give, grown, processor
+from slides import Memory, measured, one_core, source_name, take_picture, write_pyramid
 
 from stmorph.image.source import open_image
 from stmorph.image.stain import PUBLISHED_TARGET
@@ -64,8 +66,9 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=64, help="tiles for the reference")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--growth", type=int, nargs="*", default=[1_000, 10_000, 100_000])
+    add_options(parser)
     arguments = parser.parse_args()
-    picture()
+    take_picture(arguments.image)
     one_core()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
@@ -84,18 +87,19 @@ def main() -> None:
             seconds = measured(lambda: ours(path, x0, y0, 224, folder))
         theirs.append(measured(lambda: reference(path, x0[chosen[half:]], y0[chosen[half:]], 224, folder / "t.h5")))
         slow, fast = len(chosen) / sum(theirs), len(x0) / seconds
-        print(f"{processor()}, one core; {len(x0)} tiles of 224 px, slide of {side} x {side} px")
-        print(f"openslide + staintools + h5 {slow:9.1f} tiles/s")
-        print(f"ours                        {fast:9.1f} tiles/s, {seconds:.1f} s, {memory.mib:.0f} MiB")
-        print(f"ratio                       {fast / slow:9.1f}, goal 30")
-        if arguments.growth:
-            print("growth, tiles of 64 px side by side:")
-        for n in arguments.growth:
+        print(f"{processor()}, one core; {len(x0):,} tiles of 224 px, {side} x {side} px; {source_name()}")
+        rates = f"{fast:,.0f} of {slow:.1f} tiles/s; {memory.mib:.0f} MiB added"
+        rows = [Row("image to training batches", "OpenSlide + staintools + h5 append", fast / slow, 30, "x", rates)]
+        print(" | ".join(rows[0].cells()), flush=True)
+        per_tile = {}
+        for n in arguments.growth:  # tiles of 64 px side by side
             x0, y0, side = grid(n, 64, 64)
             write_pyramid(path, side, "jpeg")
             with Memory() as memory:
-                seconds = measured(lambda x0=x0, y0=y0: ours(path, x0, y0, 64, folder))
-            print(f"{n:8} tiles {seconds:8.2f} s {seconds / n * 1e6:8.0f} us a tile {memory.mib:7.0f} MiB")
+                per_tile[n] = measured(lambda x0=x0, y0=y0: ours(path, x0, y0, 64, folder)) / n
+            print(f"{n:8} tiles {n * per_tile[n]:8.2f} s {per_tile[n] * 1e6:8.0f} us a tile {memory.mib:7.0f} MiB")
+        rows += grown("image to training batches, 64 px", per_tile)
+    give(rows, arguments.rows)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from test_stain import SLIDE, amounts_of, light, strength_in
 
 from stmorph.errors import DataError
+from stmorph.image.crop_kernel import copy_boxes
 from stmorph.image.stain import PUBLISHED_TARGET, Stains, fit_stains
 from stmorph.image.stain_options import StainOptions
 from stmorph.image.store import build_store, open_store
@@ -222,6 +223,38 @@ def test_crops_are_the_stores_pixels_and_never_leave_it(tmp_path):
     for x0 in (-1, 537):
         with pytest.raises(DataError, match="600 x 400 px"):
             store.crops(np.array([x0]), np.array([0]), 64)
+
+
+def test_boxes_anywhere_are_copied_to_their_places_and_nowhere_else():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    for size in (1, 21, 70):
+        x0, y0 = rng.integers(0, [[71 - size], [91 - size]], (2, 9))
+        x0[:2], y0[:2] = [0, 70 - size], [0, 90 - size]  # two corners of the picture
+        places = rng.permutation(12)[:9]
+        out = np.full((12, size, size, 3), 7, np.uint8)
+        assert copy_boxes(pixels, x0, y0, places, out) == -1
+        for place, x, y in zip(places, x0, y0):
+            np.testing.assert_array_equal(out[place], pixels[y : y + size, x : x + size])
+        assert (out[np.setdiff1d(np.arange(12), places)] == 7).all()
+
+
+@pytest.mark.parametrize("x0, y0", [(-1, 0), (0, -1), (61, 0), (0, 81)])
+def test_one_box_outside_and_none_is_copied(x0, y0):
+    out = np.full((2, 10, 10, 3), 7, np.uint8)
+    corners = np.array([0, x0]), np.array([0, y0])
+    assert copy_boxes(np.zeros((90, 70, 3), np.uint8), *corners, np.arange(2), out) == 1
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize("place", [-1, 2])
+def test_a_place_outside_of_the_output_is_refused(place):
+    pixels, corner = np.zeros((90, 70, 3), np.uint8), np.zeros(1, np.int64)
+    with pytest.raises(IndexError, match="place"):
+        copy_boxes(pixels, corner, corner, np.array([place]), np.zeros((2, 10, 10, 3), np.uint8))
+    with pytest.raises(ValueError, match="contiguous"):
+        copy_boxes(pixels, corner, corner, corner, np.zeros((2, 10, 10, 6), np.uint8)[..., ::2])
 
 
 def reader(folder, stain=NONE, strengths=(1.0, 0.6)):

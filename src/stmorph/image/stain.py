@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import stain_kernels as kernels
+from . import stain_tables as tables
 from .stain_options import RULES, Rule, StainOptions
 
 MIN_STAINED = 0.01  # share of stained pixels below which an image is left as it is
@@ -102,17 +103,17 @@ class StainTransform:
         if rule.positive:
             self._packed = self._positive_maps()
         else:
-            self._packed = kernels.packed_tables(rule.density, self._recompose.T @ np.linalg.pinv(source.matrix.T))
+            self._packed = tables.packed_tables(rule.density, self._recompose.T @ np.linalg.pinv(source.matrix.T))
 
     def _positive_maps(self) -> np.ndarray | None:
         rule, matrix, recompose = self.rule, self.source.matrix, self._recompose
         if recompose.min() < 0:
             return None  # a negative amount alone would not become white, as no amount does
-        self._signs = kernels.packed_signs(_free(matrix, rule))
+        self._signs = tables.packed_signs(_free(matrix, rule))
         both = np.linalg.inv(matrix @ matrix.T)
         linear = [np.outer(recompose[k], matrix[k]) for k in (0, 1)] + [recompose.T @ both @ matrix]
         constant = [recompose[0], recompose[1], both.sum(axis=1) @ recompose]
-        packed = kernels.packed_tables(rule.density, np.stack(linear), -rule.penalty * np.stack(constant))
+        packed = tables.packed_tables(rule.density, np.stack(linear), -rule.penalty * np.stack(constant))
         # Where both are negative the first alone is so too: brighter than light, which is white.
         return None if self._signs is None or packed is None else packed[[0, 0, 1, 2]]
 
@@ -123,7 +124,7 @@ class StainTransform:
         """
         flat = _flat(pixels)
         out = np.empty_like(flat)
-        grey = kernels.exponential_table(self.rule.intensity, self.rule.truncate)
+        grey = tables.exponential_table(self.rule.intensity, self.rule.truncate)
         if self._packed is not None and self.rule.positive:
             kernels.apply_packed_positive(flat, self._signs, self._packed, grey, out)
         elif self._packed is not None:

@@ -1,64 +1,17 @@
 """Compiled per-pixel loops of stain normalisation: tables and integer sums instead of logarithms and exponentials.
 
-A pixel has 256 possible values a channel, so every linear function of its optical density is a sum of three looked-up
-numbers; and a grey level is one of 256, so `exp` is a table over finely rounded optical density. All loops treat pixels
-independently and in order: results depend neither on chunks nor on threads. All release the GIL.
+The tables are made in `stain_tables`. All loops treat pixels independently and in order: results depend neither on
+chunks nor on threads. All release the GIL.
 """
-
-from functools import lru_cache
 
 import numpy as np
 from numba import njit
 
-STEPS = 4096  # steps of the exponential's table per unit of optical density: 3 roundings cost 0.1 grey level at most
-REACH = 32  # the table covers optical densities of -REACH to REACH
-FIELD = 21  # bits a channel takes in a packed sum
+from .stain_tables import FIELD, REACH, STEPS
+
 _MASK = np.uint64((1 << FIELD) - 1)
 BINS = 4096
 """Of the histograms that find order statistics."""
-
-
-@lru_cache(maxsize=8)
-def exponential_table(intensity: float, truncate: bool) -> np.ndarray:
-    """Return the grey level, uint8 [2 REACH STEPS], of the optical density (index - REACH STEPS) / STEPS."""
-    density = np.arange(-REACH * STEPS, REACH * STEPS) / STEPS
-    grey = intensity * np.exp(-density)
-    return np.clip(np.floor(grey) if truncate else np.rint(grey), 0, 255).astype(np.uint8)
-
-
-def packed_tables(density: np.ndarray, matrix: np.ndarray, constant: np.ndarray | None = None) -> np.ndarray | None:
-    """Pack linear maps of optical density into one integer a channel and value.
-
-    Parameters
-    ----------
-    density
-        float64 [256], optical density of each grey level.
-    matrix
-        float64 [..., 3, 3], output optical density = matrix @ input optical density + constant.
-    constant
-        float64 [..., 3], if any.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        uint64 [..., 3, 256]; the sum of three entries holds the three table indices. None where a sum could leave the
-        exponential's table (a map too steep for this short cut).
-    """
-    terms = np.swapaxes(matrix, -1, -2)[..., None] * density  # [..., input channel, output channel, value]
-    if constant is not None:
-        terms[..., 0, :, :] += constant[..., None]
-    lowest, highest = terms.min(axis=-1), terms.max(axis=-1)
-    inside = lowest.sum(axis=-2).min() > 1 - REACH and highest.sum(axis=-2).max() < REACH - 1
-    if not (inside and np.isfinite(terms).all()):
-        return None
-    # Each term gets its own offset, so that entries are non-negative and no channel borrows from its neighbour.
-    offset = np.ceil(-lowest * STEPS) + 1
-    offset[..., 2, :] = REACH * STEPS - offset[..., 0, :] - offset[..., 1, :]
-    entries = np.rint(terms * STEPS) + offset[..., None]
-    if entries.min() < 0:
-        return None
-    entries = entries.astype(np.uint64)
-    return entries[..., 0, :] | (entries[..., 1, :] << np.uint64(FIELD)) | (entries[..., 2, :] << np.uint64(2 * FIELD))
 
 
 @njit(cache=True, nogil=True)
@@ -87,28 +40,6 @@ def _non_negative(first, second, overlap):
         max(0.0, first) if second >= 0.0 else only_first,
         max(0.0, second) if first >= 0.0 else only_second,
     )
-
-
-def packed_signs(free: np.ndarray) -> np.ndarray | None:
-    """Pack the tables of both stains' unconstrained amounts (float64 [3, 256, 2]) into one integer a channel and value.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        uint64 [3, 256]; in the sum of three entries bit 30 is set where the first amount is not negative, bit 62 where
-        the second is not. None where a sum could leave the 31 bits of a field.
-    """
-    steps = 2**30 // REACH
-    low, high = free.min(axis=1).sum(axis=0), free.max(axis=1).sum(axis=0)
-    if not (np.isfinite(free).all() and low.min() > 1 - REACH and high.max() < REACH - 1):
-        return None
-    offset = np.ceil(-free.min(axis=1) * steps) + 1  # entries non-negative: no field borrows from the other
-    offset[2] = 2**30 - offset[0] - offset[1]
-    entries = np.rint(free * steps) + offset[:, None]
-    if entries.min() < 0:
-        return None
-    entries = entries.astype(np.uint64)
-    return entries[..., 0] | (entries[..., 1] << np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
@@ -222,8 +153,9 @@ def _bins_of(four_counts, rank):
 
 @njit(cache=True, nogil=True)
 def _pick(values, place):
-    values.sort()
-    return values[place], values[min(place + 1, len(values) - 1)]
+    values = np.partition(values, place)  # not sorted: many may share a bin
+    after = values[place + 1 :]
+    return values[place], after.min() if len(after) else values[place]
 
 
 # Both functions below give exact order statistics without keeping the values: a histogram finds the bins that hold
@@ -240,7 +172,7 @@ def angle_neighbours(pixels, projected, ranks):
     """
     scale = (BINS - 3) / 6.0
     bins = np.empty(len(pixels), np.uint16)
-    counts = np.zeros((4, BINS), np.int64)
+    counts = np.zeros((4, BINS), np.int32)
     for i in range(len(pixels)):
         bins[i] = _bin(_angle(pixels[i, 0], pixels[i, 1], pixels[i, 2], projected), -3.0, scale)
         counts[i & 3, bins[i]] += 1
@@ -272,7 +204,7 @@ def amount_neighbours(pixels, free, overlap, positive, low, high, rank):
     low_0, low_1 = low
     scale_0, scale_1 = (BINS - 3) / (high[0] - low_0), (BINS - 3) / (high[1] - low_1)
     bins = np.empty((2, len(pixels)), np.uint16)
-    counts = np.zeros((2, 4, BINS), np.int64)
+    counts = np.zeros((2, 4, BINS), np.int32)
     for i in range(len(pixels)):
         first, second = _amounts(pixels[i, 0], pixels[i, 1], pixels[i, 2], free, overlap, positive)
         bins[0, i], bins[1, i] = _bin(first, low_0, scale_0), _bin(second, low_1, scale_1)

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import DataError
 from ..files import whole
 from .array_source import ArraySource
+from .crop_kernel import copy_boxes
 from .source import ImageSource, open_image
 from .stain import PUBLISHED_TARGET, Stains, fit_sample, stain_record, transform_of
 from .stain_options import StainOptions
@@ -84,19 +85,15 @@ class SlideStore:
         return out
 
     def crops_into(self, out: np.ndarray, x0_px: np.ndarray, y0_px: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Write boxes to `out[rows]` (all rows in order where not given); `out` is uint8 [k, size, size, 3]."""
-        x0, y0 = np.asarray(x0_px, dtype=np.int64), np.asarray(y0_px, dtype=np.int64)
-        size = out.shape[1]
-        height, width = self.pixels.shape[:2]
-        outside = (x0 < 0) | (y0 < 0) | (x0 + size > width) | (y0 + size > height)
-        if outside.any():
-            i = int(np.flatnonzero(outside)[0])
+        """Write boxes to `out[rows]` (in order where not given); `out` is uint8 [k, size, size, 3], contiguous."""
+        x0, y0 = (np.ascontiguousarray(corner, dtype=np.int64) for corner in (x0_px, y0_px))
+        bad = copy_boxes(self.pixels, x0, y0, np.arange(len(x0)) if rows is None else rows, out)
+        if bad >= 0:
+            height, width = self.pixels.shape[:2]
             raise DataError(
-                f"{self.path} has {width} x {height} px, but a tile of {size} px at ({x0[i]}, {y0[i]}) was asked for; "
-                "cut only tiles that the tile list keeps"
+                f"{self.path} has {width} x {height} px, but a tile of {out.shape[1]} px at ({x0[bad]}, {y0[bad]}) was "
+                "asked for; cut only tiles that the tile list keeps"
             )
-        for row, x, y in zip(range(len(x0)) if rows is None else rows.tolist(), x0.tolist(), y0.tolist()):
-            out[row] = self.pixels[y : y + size, x : x + size]
 
 
 def open_store(path: str | Path) -> SlideStore:

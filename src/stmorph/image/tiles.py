@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import DataError
+from .extra_channels import Channel, ExtraChannels, with_channels
 from .stain import normalize_tiles
 from .stain_options import StainOptions
 from .store import SlideStore, open_store
@@ -22,6 +23,7 @@ class TilingOptions(BaseModel):
 
     fov_um: side of the field of view in micrometres. size_px: side of the tile in pixels.
     min_tissue: least share of tissue in a tile, 0 to 1. stain: see `StainOptions`.
+    channels: of the pictures, behind the stained image's three; embeddings and scores take no notice of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +32,14 @@ class TilingOptions(BaseModel):
     size_px: int = Field(gt=0, le=8192)
     min_tissue: float = Field(default=0.1, ge=0, le=1)
     stain: StainOptions = StainOptions()
+    channels: tuple[Channel, ...] = ()
+
+    @field_validator("channels")
+    @classmethod
+    def _distinct(cls, channels: tuple[Channel, ...]) -> tuple[Channel, ...]:
+        if len(set(channels)) < len(channels):
+            raise ValueError(f"a channel stands there more than once ({', '.join(channels)}); name each once")
+        return channels
 
     @property
     def um_per_px(self) -> float:
@@ -123,7 +133,7 @@ def losses(table: pd.DataFrame) -> dict[str, int]:
 class SlideTiles:
     """Cuts tiles from the stores of several slides: a `units.TileReader`.
 
-    Tiles of stores with stain fit `tile` are normalised when they are cut.
+    Tiles of stores with stain fit `tile` are normalised when they are cut. channels: of each store, or None.
     """
 
     def __init__(
@@ -133,20 +143,26 @@ class SlideTiles:
         x0_px: np.ndarray,
         y0_px: np.ndarray,
         size_px: int,
+        channels: Sequence[ExtraChannels] | None = None,
     ):
         self.stores = list(stores)
+        self.channels = None if channels is None else list(channels)
         self.store_of_unit = np.asarray(store_of_unit, dtype=np.int64)
         self.x0_px, self.y0_px = np.asarray(x0_px, dtype=np.int64), np.asarray(y0_px, dtype=np.int64)
         self.size_px = int(size_px)
 
     @classmethod
-    def of(cls, stores: Sequence[str | Path], table: pd.DataFrame) -> "SlideTiles":
+    def of(
+        cls, stores: Sequence[str | Path], table: pd.DataFrame, channels: Sequence[str | Path] | None = None
+    ) -> "SlideTiles":
         """Return a reader of the rows of `table`, a tile list whose column `store` counts in `stores` (0 if absent).
+
+        `channels` are the files of the stores' extra channels; without them tiles are red, green and blue.
 
         Raises
         ------
         DataError
-            Tiles differ in size, or one was lost and cannot be cut.
+            Tiles differ in size, one was lost and cannot be cut, or stores have other channels or of another size.
         """
         sizes = np.unique(table["size_px"])
         if len(sizes) > 1:
@@ -161,14 +177,33 @@ class SlideTiles:
             )
         store = table["store"] if "store" in table else np.zeros(len(table))
         size = int(sizes[0]) if len(sizes) else 0
-        return cls([open_store(path) for path in stores], store, table["x0_px"], table["y0_px"], size)
+        opened = [open_store(path) for path in stores]
+        extra = None if channels is None else [ExtraChannels(path) for path in channels]
+        for one, image in zip(extra or (), opened, strict=extra is not None):
+            one.check_size(image)
+            if one.names != extra[0].names:
+                raise DataError(
+                    f"{one.path} has the channels {', '.join(one.names)}, {extra[0].path} {', '.join(extra[0].names)}; "
+                    "expected the same of all slides: delete both and make them again"
+                )
+        return cls(opened, store, table["x0_px"], table["y0_px"], size, extra)
 
     def __len__(self) -> int:
         return len(self.x0_px)
 
     def read(self, index: np.ndarray) -> np.ndarray:
-        """Return the tiles of units `index` (int64 [k]) as uint8 [k, size_px, size_px, 3], in that order."""
-        return self._read(np.asarray(index, dtype=np.int64))[0]
+        """Return the tiles of units `index` (int64 [k]) as uint8 [k, size_px, size_px, 3 + C], in that order."""
+        index = np.asarray(index, dtype=np.int64)
+        tiles = self._read(index)[0]
+        if self.channels is None:
+            return tiles
+        out = np.empty((*tiles.shape[:3], tiles.shape[3] + self.channels[0].pixels.shape[2]), np.uint8)
+        store_of = self.store_of_unit[index]
+        for number in np.unique(store_of):
+            rows = np.flatnonzero(store_of == number)
+            at = self.x0_px[index[rows]], self.y0_px[index[rows]]
+            out[rows] = with_channels(tiles[rows], self.channels[number].pixels, *at)
+        return out
 
     def unfitted(self, chunk: int = 256) -> int:
         """Return how many tiles stay as they are because they have no stains to fit; 0 unless the fit is per tile."""
@@ -178,10 +213,10 @@ class SlideTiles:
     def _read(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((len(index), self.size_px, self.size_px, 3), np.uint8)
         fitted = np.ones(len(index), bool)
-        store_of = self.store_of_unit[index]
-        for number in np.unique(store_of):
+        store_of, x0, y0 = self.store_of_unit[index], self.x0_px[index], self.y0_px[index]
+        for number in np.unique(store_of) if len(self.stores) > 1 else store_of[:1]:
             store, rows = self.stores[number], np.flatnonzero(store_of == number)
-            store.crops_into(out, self.x0_px[index[rows]], self.y0_px[index[rows]], rows)
+            store.crops_into(out, x0[rows], y0[rows], rows)
             if store.stain.fit == "tile":
                 out[rows], fitted[rows] = normalize_tiles(out[rows], store.target, store.stain)
         return out, fitted
