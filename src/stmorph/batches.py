@@ -1,6 +1,6 @@
 """Units to tensors: which units a step sees is a function of (seed, step) alone, so an interruption changes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ import torch
 from .errors import DataError
 from .image.views import VIEWS, view
 from .methods.base import Batch, Need
+from .ragged_cells import RaggedCells
 from .randomness import numpy_generator
 from .units import Units
 
@@ -46,7 +47,7 @@ class Batcher:
                 )
         self.units, self.needs, self.show_expression = units, needs, show_expression
         if "cells" in needs:
-            self.max_cells = max_cells or max((len(cells) for cells in units.cells), default=1) or 1
+            self.max_cells = max_cells or _most_cells(units.cells) or 1
 
     def __len__(self) -> int:
         return len(self.units)
@@ -88,6 +89,12 @@ class Batcher:
             padded[row, : len(cells)] = torch.from_numpy(np.asarray(cells, dtype=np.float32))
             mask[row, : len(cells)] = True
         return padded, mask
+
+
+def _most_cells(cells: Sequence[np.ndarray]) -> int:
+    if isinstance(cells, RaggedCells):  # asked one by one, each would be made dense
+        return cells.most()
+    return max((len(some) for some in cells), default=0)
 
 
 def check_views(units: Units, needs: frozenset[Need], views: int) -> None:

@@ -41,6 +41,10 @@ class RaggedCells(Sequence):
         shown = self.counts[cell].toarray() * self.weight[held, None]
         return to_target_space(shown, self.library[cell], self.target_space)
 
+    def most(self) -> int:
+        """Return the largest number of cells of a unit, 0 without units."""
+        return int((self.stop[self.chosen] - self.start[self.chosen]).max(initial=0))
+
     def take(self, index: np.ndarray) -> "RaggedCells":
         """Return the units `index` (int64), in that order; nothing is copied."""
         return replace(self, chosen=self.chosen[index])

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import tifffile
@@ -8,12 +10,11 @@ from stmorph.image.channels import (
     Plane,
     cell_mask,
     into_store,
-    open_channels,
+    label_mask,
     read_morphology,
     to_grey,
-    with_channels,
-    write_channels,
 )
+from stmorph.image.extra_channels import ExtraChannels, with_channels, write_channels
 from stmorph.image.stain_options import StainOptions
 from stmorph.image.store import build_store, open_store
 
@@ -181,10 +182,11 @@ def test_channels_are_written_read_and_put_behind_the_tiles(store, tmp_path):
     rng = np.random.default_rng(5)
     made = {name: rng.integers(0, 256, store.pixels.shape[:2]).astype(np.uint8) for name in ("dapi", "cells")}
     write_channels(made, {"dapi": {"low": 3.0, "high": 9.0}}, tmp_path / "c.npy", tmp_path / "c.json")
-    pixels, names = open_channels(tmp_path / "c.npy", store)
-    assert names == ["dapi", "cells"]
+    extra = pickle.loads(pickle.dumps(ExtraChannels(tmp_path / "c.npy")))
+    extra.check_size(store)
+    assert extra.names == ("dapi", "cells")
     x0, y0 = [3, 40], [9, 0]
-    tiles = with_channels(store.crops(np.array(x0), np.array(y0), 32), pixels, x0, y0)
+    tiles = with_channels(store.crops(np.array(x0), np.array(y0), 32), extra.pixels, x0, y0)
     assert tiles.shape == (2, 32, 32, 5)
     assert (tiles[..., :3] == store.crops(np.array(x0), np.array(y0), 32)).all()
     assert (tiles[1, ..., 3] == made["dapi"][:32, 40:72]).all() and (
@@ -194,7 +196,23 @@ def test_channels_are_written_read_and_put_behind_the_tiles(store, tmp_path):
     small = {name: channel[:50] for name, channel in made.items()}
     write_channels(small, {}, tmp_path / "small.npy", tmp_path / "small.json")
     with pytest.raises(DataError, match=r"small.npy is \(50, .*expected one size"):
-        open_channels(tmp_path / "small.npy", store)
+        ExtraChannels(tmp_path / "small.npy").check_size(store)
+    (tmp_path / "small.json").write_text('{"channels": [{"name": "dapi"}]}')
+    with pytest.raises(DataError, match=r"small.npy holds uint8 .* for 1 channels; expected uint8 \[H, W, channels\]"):
+        ExtraChannels(tmp_path / "small.npy")
     (tmp_path / "c.npy").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"c.npy holds no channels"):
-        open_channels(tmp_path / "c.npy", store)
+        ExtraChannels(tmp_path / "c.npy")
+
+
+def test_labels_are_masked_by_the_pixels_centres(store):
+    labels = np.zeros((240, 320), np.int32)
+    labels[30:90, 60:160] = 5
+    labels[239, 319] = 9
+    mask = label_mask(labels, store)
+    assert set(np.unique(mask)) == {0, 255} and mask.shape == store.pixels.shape[:2]
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    by, bx = 240 / mask.shape[0], 320 / mask.shape[1]
+    assert ((mask > 0) == (labels[(y * by).astype(int), (x * bx).astype(int)] > 0)).all()
+    area = (mask[:-1] == 255).sum() * by * bx
+    assert area == pytest.approx(60 * 100, rel=0.03)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -127,6 +128,22 @@ def test_standardised_input_does_not_see_a_genes_units_and_survives_a_constant_g
     others.standardise_by(x * scale)
     torch.testing.assert_close(ones(x), others(x * scale), rtol=1e-4, atol=1e-5)
     assert ones(x).isfinite().all()
+
+
+def test_rows_in_parts_and_genes_in_parts_give_the_scale_of_all_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = np.log1p(rng.poisson(0.6, (500, GENES))).astype(np.float32)
+    x[:, 3], x[:, 4] = 2.1, 0.0
+    whole, rows, genes = encoder(), encoder(), encoder()
+    whole.standardise_by(torch.from_numpy(x))
+    cuts = np.sort(rng.integers(0, 500, 40))  # some parts are empty
+    rows.standardise_by_parts(np.split(x, cuts))
+    monkeypatch.setattr("stmorph.methods.geneflow.encoder._MOST_VALUES", 1500)
+    genes.standardise_by(torch.from_numpy(x))
+    for other in (rows, genes):
+        assert torch.equal(other.mean, whole.mean) and torch.equal(other.sd, whole.sd)
+    assert whole.sd[3] == whole.sd[4] == 1
+    torch.testing.assert_close(whole.sd[:3], torch.from_numpy(x[:, :3].std(axis=0)))
 
 
 def test_sparsity_is_of_the_layer_the_switch_names():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stmorph.errors import LeakError
-from stmorph.leakage import leakage_report, refuse_leaks
+from stmorph.leakage import WindowCells, leakage_report, refuse_leaks, window_cells
 from stmorph.splits import split_units
 
 
@@ -97,3 +97,55 @@ def test_without_a_buffer_dense_tiles_leak():
     units[["x_um", "y_um"]] = grid
     split = {"kind": "blocks", "seed": 0, "test_fraction": 0.2, "block_um": 200.0, "buffer_um": 0.0}
     assert leakage_report(split_units(units, split, "x"), 64, False)["leaks"]
+
+
+# --- cells of windows -------------------------------------------------------------------------------------------------
+
+
+def windows(*cells):
+    """Return the cells of windows w0, w1, ..."""
+    barcode = np.array([f"w{i}" for i in range(len(cells))], dtype=object)
+    return WindowCells(
+        barcode, np.cumsum([0, *map(len, cells)]), np.array([one for held in cells for one in held], np.int64)
+    )
+
+
+def test_cells_in_windows_of_both_sides_are_counted_and_refused():
+    # Far apart as tiles; cell 2 lies in w0, w1 and w2, cell 7 in w1 and w3, cell 4 in two training windows.
+    cells = {"s": windows([1, 2, 4], [2, 7], [2], [7, 4], []), "other": windows([1], [1])}
+    role = ["train", "test", "test", "train", "test"]
+    rows = [("s", "p", f"w{i}", 500.0 * i, 0.0, role[i]) for i in range(5)]
+    report = leakage_report(split_of(*rows), 64, False, cells)
+    assert report["shared"] == {
+        "test_tiles": 0, "training_tiles": 0, "cells": 2, "test_windows": 2, "training_windows": 2
+    }  # fmt: skip
+    with pytest.raises(LeakError, match=r"2 cells lie in a training and in a test window .*a cell's width more"):
+        refuse_leaks(report, "mine")
+    refuse_leaks(leakage_report(split_of(*rows), 64, True, cells), "papers_own")
+
+
+def test_windows_without_a_cell_in_common_and_those_set_aside_do_not_leak():
+    cells = {"s": windows([1, 2], [2, 3], [3, 4])}
+    rows = [("s", "p", f"w{i}", 500.0 * i, 0.0, role) for i, role in enumerate(("train", "buffer", "test"))]
+    report = leakage_report(split_of(*rows), 64, False, cells)
+    assert report["leaks"] == [] and report["shared"]["cells"] == 0
+
+
+def test_tiles_of_either_side_that_overlap_are_counted():
+    rows = [("s", "p", f"t{i}", 10.0 * i, 0.0, "train") for i in range(4)] + [("s", "p", "u", 60.0, 0.0, "test")]
+    report = leakage_report(split_of(*rows), 45, True)
+    assert report["shared"] == {"test_tiles": 1, "training_tiles": 2}
+
+
+def test_cells_are_read_of_the_slides_whose_units_are_windows(tmp_path):
+    import anndata
+    import scipy.sparse
+
+    for name, cells in (("w", {"start": np.array([0, 2, 3]), "cell": np.array([5, 1, 5])}), ("plain", None)):
+        uns = {"stmorph": {"slide": name}} | ({"cells": cells} if cells else {})
+        one = anndata.AnnData(X=scipy.sparse.csr_matrix(np.ones((2, 1))), uns=uns)
+        one.obs_names = ["a", "b"]
+        one.write_h5ad(tmp_path / f"{name}.h5ad")
+    found = window_cells([tmp_path / "w.h5ad", tmp_path / "plain.h5ad"])
+    assert list(found) == ["w"] and list(found["w"].barcode) == ["a", "b"]
+    assert found["w"].start.tolist() == [0, 2, 3] and found["w"].cell.tolist() == [5, 1, 5]

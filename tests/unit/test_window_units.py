@@ -19,8 +19,8 @@ from stmorph.load_units import load_units, slide_files
 from stmorph.methods.base import DataSpec
 from stmorph.methods.geneflow import GeneFlow
 from stmorph.panels import training_slides
-from stmorph.read.slide import write_slide
 from stmorph.read.window_units import window_units
+from stmorph.read.write import write_slide
 from stmorph.samples.draw import draw_samples
 from stmorph.splits import kept_units
 from stmorph.training.fit import fit_or_train, new_method
@@ -164,6 +164,16 @@ def test_chosen_units_keep_their_own_cells_and_batches_pad_them(study):
     assert batch.cells.shape == (2, most, 2) and batch.cell_mask.sum(1).tolist() == [len(c) for c in chosen.cells]
     assert (batch.cells[1][: len(chosen.cells[1])].numpy() == chosen.cells[1]).all()
     assert batch.image.shape == (2, 3, 20, 20)
+
+
+def test_the_number_of_cells_is_known_without_making_them_dense(study, monkeypatch):
+    units = load(study, ["train", "test"])
+    most = max(len(cells) for cells in units.cells)
+    few = units.take(np.array([i for i, cells in enumerate(units.cells) if len(cells) < most]))
+    lower = max(len(cells) for cells in few.cells)
+    monkeypatch.setattr(type(units.cells), "__getitem__", None)
+    assert Batcher(units, frozenset({"cells"})).max_cells == most > lower
+    assert Batcher(few, frozenset({"cells"})).max_cells == lower
 
 
 def test_panels_and_splits_take_windows_as_they_take_spots(study):

@@ -11,9 +11,7 @@ from stmorph.image.windows import (
     WindowOptions,
     area_inside,
     cells_in_tiles,
-    read_tile_cells,
     window_grid,
-    write_tile_cells,
 )
 
 SQUARE = np.array([(2.0, 2.0), (6.0, 2.0), (6.0, 6.0), (2.0, 6.0)])
@@ -211,19 +209,3 @@ def test_windows_that_cannot_be_are_refused():
     for wrong in ({"step_um": 0}, {"fov_um": -1}, {"min_cells": 0}, {"border": "half"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             WindowOptions(**{"fov_um": 64, "step_um": 39, **wrong})
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_list_is_written_and_read_back(tmp_path):
-    table = pd.DataFrame({"tile": ["a", "a", "b"], "cell": ["1", "2", "1"], "weight": [1.0, 0.25, 0.75]})
-    write_tile_cells(table, tmp_path / "tile_cells.parquet")
-    pd.testing.assert_frame_equal(read_tile_cells(tmp_path / "tile_cells.parquet"), table, check_dtype=False)
-    (tmp_path / "broken.parquet").write_bytes((tmp_path / "tile_cells.parquet").read_bytes()[:200])
-    with pytest.raises(DataError, match="no list of the cells"):
-        read_tile_cells(tmp_path / "broken.parquet")
-    for weight in (0.0, 1.5, np.nan):
-        write_tile_cells(table.assign(weight=weight), tmp_path / "wrong.parquet")
-        with pytest.raises(DataError, match="weights outside 0 to 1"):
-            read_tile_cells(tmp_path / "wrong.parquet")

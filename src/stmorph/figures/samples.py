@@ -1,4 +1,4 @@
-"""Real test tiles in the first row, below them what each generator drew for the same units."""
+"""Real test tiles in the first row, below them what each generator drew for the same units: red, green and blue."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +22,7 @@ class Options(BaseModel):
 
 def draw(runs: Sequence[Mapping[str, Any]], options: Options, files: Mapping[str, Sequence[str]], path: str) -> None:
     """Draw the grid; columns are test units that every run sampled."""
+    from ..image.extra_channels import RGB
     from ..runs.inputs import units_of
     from ..samples.store import read_samples
     from .style import plt, save
@@ -39,7 +40,8 @@ def draw(runs: Sequence[Mapping[str, Any]], options: Options, files: Mapping[str
     rows = [("real tile", real[columns])]
     for run, samples, mine in zip(shown, drawn, names):
         position = {name: i for i, name in enumerate(mine)}
-        rows.append((run["group"].removeprefix("floor: "), samples.draws[[position[common[c]] for c in columns], 0]))
+        drawn_here = samples.draws[[position[common[c]] for c in columns], 0]
+        rows.append((run["group"].removeprefix("floor: "), drawn_here[..., :RGB]))
     figure, axes = plt.subplots(
         len(rows), len(columns), figsize=(0.95 * len(columns) + 1.5, 0.98 * len(rows)), squeeze=False
     )

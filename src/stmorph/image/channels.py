@@ -6,23 +6,20 @@ store's (so that nothing is undersampled), then interpolated linearly. Positions
 top-left corner, the centre of the first pixel is (0.5, 0.5).
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
-from ..files import whole
 from ..read.tables import reading
 from .alignment import Alignment
 from .store import SlideStore
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
 """Of the pixels above 0, mapped to grey 0 and 255: the floor of the camera, and all but hot pixels."""
-_BAND_PX = 512  # rows resampled at a time
+_BAND_PX = 512  # rows worked on at a time
+_MOST_RANKED = 2**25  # pixels of which percentiles are taken; of larger channels every n-th in each direction
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,9 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     DataError
         The channel is blank.
     """
-    there = pixels[pixels > 0]
+    step = max(1, int(np.sqrt(pixels.size / _MOST_RANKED)))
+    there = pixels[::step, ::step]
+    there = there[there > 0]
     low = high = 0.0
     if there.size:
         low, high = (float(value) for value in np.percentile(there, (LOW_PERCENTILE, HIGH_PERCENTILE)))
@@ -124,8 +123,11 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
             f"the channel is blank where the stained image lies (values {low:g} to {high:g}); expected nuclei: check "
             "that the alignment is this slide's, and the morphology image the first channel"
         )
-    scaled = (pixels - np.float32(low)) * np.float32(255 / (high - low))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8), {"low": low, "high": high}
+    grey = np.empty(pixels.shape, dtype=np.uint8)
+    for top in range(0, len(pixels), _BAND_PX):
+        scaled = (pixels[top : top + _BAND_PX] - np.float32(low)) * np.float32(255 / (high - low))
+        grey[top : top + _BAND_PX] = np.rint(np.clip(scaled, 0, 255))
+    return grey, {"low": low, "high": high}
 
 
 def cell_mask(outline_um: np.ndarray, store: SlideStore) -> np.ndarray:
@@ -144,57 +146,27 @@ def cell_mask(outline_um: np.ndarray, store: SlideStore) -> np.ndarray:
     return mask
 
 
-def write_channels(
-    channels: dict[str, np.ndarray], records: dict[str, dict[str, Any]], out_npy: str | Path, out_json: str | Path
-) -> None:
-    """Write channels of one slide as uint8 [H, W, C], in the order given, with the record of each.
+def label_mask(labels: np.ndarray, store: SlideStore) -> np.ndarray:
+    """Return which store pixels lie in a label, uint8 [H, W], 0 or 255, by the pixels' centres.
 
-    Raises
-    ------
-    DataError
-        The disk is full or the folder cannot be written.
+    labels: integers [H', W'], 0 outside, on the pixels of the stained image at full resolution.
     """
-    stack = np.stack([np.asarray(channel, dtype=np.uint8) for channel in channels.values()], axis=-1)
-    record = {"channels": [{"name": name, **records.get(name, {})} for name in channels]}
-    with whole(out_npy) as npy, whole(out_json) as text:
-        with npy.open("wb") as file:
-            np.save(file, stack)
-        text.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-
-
-def open_channels(path: str | Path, store: SlideStore) -> tuple[np.ndarray, list[str]]:
-    """Return the channels, uint8 [H, W, C], memory-mapped, and their names.
-
-    Raises
-    ------
-    DataError
-        The file is damaged or of another size than the store.
-    """
-    path = Path(path)
-    try:
-        pixels = np.asarray(np.load(path, mmap_mode="r"))
-        names = [one["name"] for one in json.loads(path.with_suffix(".json").read_text())["channels"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} holds no channels ({error}); delete it and make it again") from error
-    if pixels.shape[:2] != store.pixels.shape[:2] or pixels.shape[2:] != (len(names),):
-        raise DataError(
-            f"{path} is {pixels.shape} for {len(names)} channels, the store {store.pixels.shape}; expected one size: "
-            "delete it and make it again"
-        )
-    return pixels, names
-
-
-def with_channels(tiles: np.ndarray, channels: np.ndarray, x0_px: Sequence[int], y0_px: Sequence[int]) -> np.ndarray:
-    """Return tiles with the channels of their boxes behind their own, uint8 [k, size, size, 3 + C]."""
-    size = tiles.shape[1]
-    extra = np.stack([channels[y : y + size, x : x + size] for x, y in zip(x0_px, y0_px)])
-    return np.concatenate([tiles, extra], axis=-1)
+    height, width = store.pixels.shape[:2]
+    row, column = (
+        ((np.arange(n) + 0.5) * full / n).astype(np.int64)
+        for n, full in zip((height, width), labels.shape, strict=True)
+    )
+    mask = np.empty((height, width), dtype=np.uint8)
+    for top in range(0, height, _BAND_PX):
+        rows = row[top : top + _BAND_PX]
+        mask[top : top + _BAND_PX] = np.where(labels[rows[0] : rows[-1] + 1][rows - rows[0]][:, column] > 0, 255, 0)
+    return mask
 
 
 def _block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Return means of blocks, float32; a last block that is not whole is the mean of what there is."""
+    """Return means of blocks, float32 (as they are with factor 1); a last block is the mean of what there is."""
     if factor == 1:
-        return pixels.astype(np.float32)
+        return pixels
     height, width = pixels.shape
     rows, columns = np.arange(0, height, factor), np.arange(0, width, factor)
     # float64 sums: 16-bit values add up beyond what float32 counts exactly.

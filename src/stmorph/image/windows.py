@@ -5,7 +5,6 @@ encloses completely; its section 6 names the lack of partial contributions as a 
 micrometres: at 0.25 um per px the paper's windows are fov_um 64 and step_um 39.
 """
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ import scipy.spatial
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import DataError
-from ..files import whole
 
 Border = Literal["whole", "none", "fraction"]
 CELL_COLUMNS = ("tile", "cell", "weight")
@@ -167,36 +165,6 @@ def area_inside(polygon: np.ndarray, box: np.ndarray) -> np.ndarray:
         (_held_integral(y_end, height) - _held_integral(y_start, height)) / np.where(flat, 1, rise),
     )
     return np.clip(((end - start) * mean).sum(axis=1) / whole_area, 0, 1)
-
-
-def write_tile_cells(table: pd.DataFrame, path: str | Path) -> None:
-    """Write `tile_cells.parquet`: whole or not at all.
-
-    Raises
-    ------
-    DataError
-        The disk is full or the folder cannot be written.
-    """
-    with whole(path) as partial:
-        table.to_parquet(partial, index=False)
-
-
-def read_tile_cells(path: str | Path) -> pd.DataFrame:
-    """Return the table that `write_tile_cells` wrote.
-
-    Raises
-    ------
-    DataError
-        The file is missing, damaged or lacks a column, or a weight is not above 0 to 1.
-    """
-    try:
-        table = pd.read_parquet(path)
-        weight = table[list(CELL_COLUMNS)]["weight"].to_numpy(dtype=np.float64)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is no list of the cells of tiles ({error}); delete it and make it again") from error
-    if not ((weight > 0) & (weight <= 1)).all():
-        raise DataError(f"{path} holds weights outside 0 to 1; expected shares of cells: delete it and make it again")
-    return table
 
 
 def _known(centre: np.ndarray, area: np.ndarray, outline: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ from ..units import Units
 
 def units_of(run: Mapping[str, Any], files: Mapping[str, Sequence[str]], roles: Collection[str]) -> Units:
     """Return the units with one of `roles` from a job's named inputs (`slides`, `tiles`, `split`, `panel`, ...)."""
-    slides = slide_files(files["slides"], files["tiles"], files.get("images"), files.get("embeddings"))
+    parts = (files.get(name) for name in ("images", "embeddings", "channels"))
+    slides = slide_files(files["slides"], files["tiles"], *parts)
     return load_units(slides, files["split"][0], files["panel"][0], roles, run["target_space"])
 
 
@@ -25,6 +26,13 @@ def tile_scale(files: Mapping[str, Sequence[str]]) -> tuple[int, float]:
     from ..image.store import open_store
 
     return int(pd.read_parquet(files["tiles"][0])["size_px"].iloc[0]), open_store(files["images"][0]).um_per_px
+
+
+def picture_channels(files: Mapping[str, Sequence[str]]) -> int:
+    """Return how many channels a job's tiles have: red, green and blue, and the extra ones where it has any."""
+    from ..image.extra_channels import RGB, ExtraChannels
+
+    return RGB + len(ExtraChannels(files["channels"][0]).names) if files.get("channels") else RGB
 
 
 def choose_test_units(run: Mapping[str, Any], test: Units, at_most: int | None) -> np.ndarray:

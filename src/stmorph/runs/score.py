@@ -1,6 +1,7 @@
 """Scores the draws of a run against what was measured."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ def score_run(
     Parameters
     ----------
     run, files
-        As for training, with `samples` among the files and, for generators, `images` and maybe `programmes`.
+        As for training, with `samples` among the files and, for generators, `images` and maybe `programmes` and the
+        `weights` of the encoder's networks.
     options
         A `ScoreConfig` as plain values.
     encoder
@@ -57,15 +59,15 @@ def score_run(
         )
     else:
         from ..encoders.joined import open_encoder
+        from ..image.extra_channels import RGB
         from ..scores.features import choose_extractor
         from ..scores.image import score_generator
 
         _, um_per_px = tile_scale(files)
-        extractor = choose_extractor(
-            options["inception_weights"], open_encoder(encoder["model"], encoder["options"]), um_per_px
-        )
+        network = open_encoder(encoder["model"], encoder["options"], files.get("weights", ()))
+        extractor = choose_extractor(options["inception_weights"], network, um_per_px)
         rows = score_generator(
-            samples.draws,
+            samples.draws[..., :RGB],
             units.tiles.read(np.arange(len(units))),
             units.slide,
             extractor,
@@ -74,6 +76,9 @@ def score_run(
             seed=seed,
             resamples=resamples,
         )
+        if (more := samples.draws.shape[-1] - RGB) > 0:
+            note = f"of red, green and blue alone, not of the {more} channels behind them"
+            rows = [replace(row, note="; ".join(filter(None, (row.note, note)))) for row in rows]
         genes = pd.DataFrame({"gene": []})
     write_scores(rows, out["scores"], {key: run[key] if run[key] is not None else "" for key in IDENTITY})
     with whole(out["genes"]) as partial:

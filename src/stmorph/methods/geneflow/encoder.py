@@ -3,6 +3,9 @@
 GeneFlow, section 3.1 and appendix D.1. One class serves both encoders: a unit is a patch of one cell.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -12,6 +15,8 @@ from .cells import CellPooling, HeadMixture
 from .options import PictureOptions
 
 RELATION_WIDTH = 256
+_MOST_VALUES = 2**25
+"""Of training expression, made float64 at a time."""
 
 
 class GeneRelation(nn.Module):
@@ -142,9 +147,33 @@ class ExpressionEncoder(nn.Module):
 
     def standardise_by(self, expression: torch.Tensor) -> None:
         """Keep the mean and standard deviation of training expression [n, G]; a constant gene keeps its scale."""
-        sd = expression.double().std(0, correction=0)
-        self.mean.copy_(expression.double().mean(0))
-        self.sd.copy_(torch.where(sd > 1e-6, sd, torch.ones_like(sd)))
+        # Some genes at a time: the whole in float64 would take twice the memory of the data.
+        wide = max(1, _MOST_VALUES // max(1, len(expression)))
+        for first in range(0, expression.shape[1], wide):
+            genes = slice(first, first + wide)
+            part = expression[:, genes].double()
+            self._keep(genes, part.mean(0), part.std(0, correction=0))
+
+    def standardise_by_parts(self, parts: Iterable[np.ndarray]) -> None:
+        """Keep those of rows that come in parts, float32 [k, G] each, of which one is held at a time."""
+        count, mean, squares = 0, np.zeros(len(self.mean)), np.zeros(len(self.mean))
+        for part in parts:
+            if not len(part):
+                continue
+            rows = np.asarray(part, dtype=np.float64)
+            here = rows.mean(axis=0)
+            step, total = here - mean, count + len(rows)
+            # Chan, Golub and LeVeque 1983, eq. 2.1: no difference of large sums.
+            squares += np.square(rows - here).sum(axis=0) + np.square(step) * (count * len(rows) / total)
+            mean += step * (len(rows) / total)
+            count = total
+        if count:
+            sd = np.sqrt(squares / count)
+            self._keep(slice(None), torch.from_numpy(mean), torch.from_numpy(sd))
+
+    def _keep(self, genes: slice, mean: torch.Tensor, sd: torch.Tensor) -> None:
+        self.mean[genes].copy_(mean)
+        self.sd[genes].copy_(torch.where(sd > 1e-6, sd, torch.ones_like(sd)))
 
     def embed_cells(self, x: torch.Tensor) -> torch.Tensor:
         """Map cells [N, G] to embeddings [N, width], each alone."""

@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -58,8 +57,10 @@ class PictureMethod(Method):
 
     def prepare(self, units: Units) -> None:
         """Keep the training expression's mean and standard deviation per gene."""
-        rows = np.concatenate(units.cells) if self.options.encoder == "multi" else units.expression
-        self.encoder.standardise_by(torch.as_tensor(rows))
+        if self.options.encoder == "multi":
+            self.encoder.standardise_by_parts(units.cells)
+        else:
+            self.encoder.standardise_by(torch.as_tensor(units.expression))
 
     def condition(self, batch: Batch) -> torch.Tensor:
         """Return the embeddings [B, embedding_dim] of the batch's expression."""
