@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all."""
 
+import glob
 import os
 import shutil
 import zipfile
@@ -42,6 +43,13 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where the folder is missing or closed to us there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed processes left beside `path`; only where no other process can be writing it."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".partial-*-{glob.escape(path.name)}"):
+        leftover.unlink(missing_ok=True)
 
 
 def zip_folder(folder: Path, path: Path) -> None:

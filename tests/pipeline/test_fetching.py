@@ -1,21 +1,30 @@
 """Fetching as Snakemake does it: listed first, killed on the way, finished with the same bytes, and never twice."""
 
+import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import environment, new_place, tiny_dataset, tiny_study
+from conftest import copy_of, environment, new_place, tiny_dataset, tiny_study
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 from fetch_server import BODY, serving
+from hub_server import COMMIT
+from hub_server import serving as hub_serving
+
+from stmorph.bundle.contents import bundle_files, study_digests
+from stmorph.bundle.given import stamp_of, write_mark
+from stmorph.config.workflow import open_study
 
 pytestmark = pytest.mark.pipeline
 
@@ -106,3 +115,71 @@ def test_listed_killed_finished_and_never_fetched_twice(tmp_path):
             f"stmorph: fetch: downloads/tiny/A/scales.json could not be fetched: {site.url}/absent/A" in failed.stdout
         )
         assert not list((place.folder / "downloads/tiny/A").glob("*scales*"))
+
+
+NETWORK = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32, "patch_size": 8}
+EMBEDDING = "results/slides/tiny/A/spot104/network.zarr.zip"
+
+
+def small_weights():
+    """Return a weights file of a vision transformer of one block, in the layout of UNI's."""
+    import timm
+    import torch
+
+    network = timm.create_model("vit_large_patch16_224", init_values=1e-5, num_classes=0, **NETWORK)
+    packed = io.BytesIO()
+    torch.save(network.state_dict(), packed)
+    return packed.getvalue()
+
+
+def test_weights_are_fetched_before_the_embedding_that_needs_them(finished, tmp_path, monkeypatch):
+    model = {"model": "uni", "options": {"architecture": NETWORK, "input_px": 32, "revision": COMMIT}, "views": 1}
+    place = copy_of(finished, tmp_path)
+    table = place.study()["tables"]["expression"]
+    table["run"]["encoder"] = "network"
+    encoders = {**place.study()["encoders"], "network": model}
+    place.write({**place.study(), "encoders": encoders, "tables": {"expression": table}, "figures": {}})
+    monkeypatch.setenv("HF_TOKEN", "good-token")
+    with hub_serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.token = "good-token"
+        hub.files["model", "MahmoodLab/UNI"] = {"pytorch_model.bin": small_weights()}
+        place.make(EMBEDDING)
+    weights = place.folder / f"downloads/weights/MahmoodLab/UNI/{COMMIT}/pytorch_model.bin"
+    assert weights.read_bytes() == hub.files["model", "MahmoodLab/UNI"]["pytorch_model.bin"]
+    attributes = json.loads(zipfile.ZipFile(place.folder / EMBEDDING).read("zarr.json"))["attributes"]
+    assert attributes["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert attributes["dim"] == 24
+
+
+def test_data_that_nobody_has_stop_the_slides_and_not_the_tables_of_given_scores(tmp_path, monkeypatch):
+    dataset = tiny_dataset()
+    del dataset["simulate"], dataset["gene_sets"]
+    dataset["files"] = {role: path for role, path in dataset["files"].items() if not role.startswith("truth")}
+    place = new_place(tmp_path, tiny_study(), {**dataset, "unavailable": "clinical data, not released"})
+    monkeypatch.chdir(place.folder)
+    study = open_study(place.study(), place.root)
+    files = bundle_files(study, "scores")
+    for file in files:
+        path = Path("results", file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("scores")
+        os.utime(path, (10**9, 10**9))
+    stamps = {file: stamp_of(Path("results", file)) for file in files}
+    write_mark(Path("results"), "scores", study_digests(study, "scores"), stamps)
+    assert place.plan("tables") == {"table": 1, "tables": 1}
+
+    failed = place.run("quality", flags=["-n"])
+    assert failed.returncode != 0 and "Traceback" not in failed.stdout
+    for slide in ("A", "B"):
+        assert f"slides.{slide}: not available: clinical data, not released" in failed.stdout
+
+
+def test_shards_of_tiles_are_unpacked_by_their_own_target(tmp_path):
+    place = new_place(tmp_path, tiny_study(datasets=["tiny", "shards"]))
+    files = {f"part_{n:02d}" if n else "image": f"{{slide}}/spider-simulated.tar.{n:02d}" for n in range(2)}
+    shards = tiny_dataset([("S", "P1")], platform="spider", spider_parts=2, spider_tile_px=24)
+    shards |= {"reader": "spider", "platform": "H&E tiles"}
+    shards["files"] = {**files, "truth": "{slide}/truth.parquet", "truth_json": "{slide}/truth.json"}
+    (place.root / "config/datasets/shards.yaml").write_text(yaml.safe_dump(shards))
+    assert place.plan("unpaired") == {"simulate_shards": 1, "unpaired": 1, "unpaired_tiles": 1}

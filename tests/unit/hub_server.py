@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from contextlib import contextmanager
 from urllib.parse import unquote, urlparse
 
@@ -33,7 +34,15 @@ class Hub:
         self.token = None
         self.commit = COMMIT
         self.asked = []
-        self.cut = 0
+        self.cut, self.share = 0, 2
+        """So many transfers of large files are cut after one `share`-th."""
+        self.stop_at = None
+        """So many bytes of a large file are sent, then none, and the connection stays."""
+        self.expired = []
+        """Whether the address of a large file has expired, a request each; then none has."""
+        self.ranges = True
+        self.served = 0
+        """Bytes of large files sent in answer to the last request."""
         self.damage = False
         self.broken = None
 
@@ -88,9 +97,13 @@ class Handler(QuietHandler):
             self.answer(200, headers, content)
 
     def store(self, hub, path):
+        if hub.expired and hub.expired.pop(0):
+            self.error(403, "", "")
+            return
         kind, owner, repo, name = path.split("/", 3)
         content = hub.files[kind, f"{owner}/{repo}"][name]
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        asked = self.headers.get("Range") if hub.ranges else None
+        start = int((asked or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
         part = content[start:]
         if hub.damage:
@@ -98,7 +111,10 @@ class Handler(QuietHandler):
         most = None
         if hub.cut:
             hub.cut -= 1
-            most = len(part) // 2
+            most = len(part) // hub.share
+        if hub.stop_at is not None:
+            most = hub.stop_at
+        hub.served = len(part[:most])
         self.answer(206 if start else 200, headers, part, most)
 
     def api(self, hub, kind, repo, revision, tree):
@@ -129,6 +145,8 @@ class Handler(QuietHandler):
         if self.command != "HEAD":
             self.wfile.write(content[:most])
         if most is not None:
+            while self.server.hub.stop_at is not None:  # silent until the test goes on
+                time.sleep(0.01)
             self.close_connection = True
 
 

@@ -2,27 +2,28 @@
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from hub_server import COMMIT, serving
 from safetensors.torch import save_file
+from study import study
 from timm.layers import SwiGLUPacked
 from torchvision.models import resnet50
 
-import stmorph
+from stmorph.config.schema import StudyConfig
+from stmorph.config.weights import weight_sources
 from stmorph.encoders.facts import FACTS
+from stmorph.encoders.joined import open_encoder
 from stmorph.encoders.load import load_encoder
 from stmorph.encoders.networks import build
 from stmorph.errors import ConfigError, WeightsError
+from stmorph.fetch import fetch
+from stmorph.fetch.lock import LOCK_NAME, read_lock
 
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 32, "patch_size": 8}
 #: What replaces the published architecture in these tests; the rest of it (registers, SwiGLU, layer scale) stays.
@@ -311,89 +312,42 @@ def test_unknown_options_are_listed():
         load_encoder("uni", {"wheights": "x"})
 
 
-PROBE = """
-import json, sys
-from stmorph.encoders.facts import FACTS
-from stmorph.encoders.weights import locate
-from stmorph.errors import WeightsError
-said = {}
-for name in sys.argv[1:]:
-    try:
-        said[name] = locate(name, FACTS[name]).read_text()
-    except WeightsError as error:
-        said[name] = str(error)
-print(json.dumps(said))
-"""
-
-#: What the false hub answers: (status, the hub's error code).
-ANSWERS = {
-    "MahmoodLab/UNI": (401, "GatedRepo"),
-    "MahmoodLab/UNI2-h": (403, "GatedRepo"),
-    "MahmoodLab/CONCH": (401, "RepoNotFound"),
-    "paige-ai/Virchow2": (403, None),
-    "bioptimus/H-optimus-0": (404, "EntryNotFound"),
-    "owkin/phikon": (200, None),
-}
+# --- fetched weights --------------------------------------------------------------------------------------------------
 
 
-class Hub(BaseHTTPRequestHandler):
-    def do_GET(self):
-        repository = "/".join(self.path.split("/")[1:3])
-        status, code = ANSWERS.get(repository, (404, "RepoNotFound"))
-        if self.path.endswith("model.safetensors") and status == 200:
-            status, code = 404, "EntryNotFound"  # only the second of the files is there
-        body = b"the weights" if status == 200 else b""
-        self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        if status == 200:
-            self.send_header("ETag", '"0123"')
-            self.send_header("X-Repo-Commit", "c" * 40)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        pass
+def test_weights_that_are_not_given_are_not_looked_for_on_the_network(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", None)
+    with pytest.raises(WeightsError, match=r"are not given; name a file by the option `weights` .*MahmoodLab/UNI"):
+        load_encoder("uni", {})
 
 
-def ask(names, home, **environment):
-    source = str(Path(stmorph.__file__).parents[1])
-    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HUGGING"))}
-    kept = {key: value for key, value in kept.items() if "PROXY" not in key.upper()}
-    run = subprocess.run(
-        [sys.executable, "-c", PROBE, *names],
-        env={**kept, "HF_HOME": str(home), "PYTHONPATH": source, "HF_HUB_DISABLE_XET": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
-
-
-def test_what_the_hub_refuses_becomes_one_sentence_with_what_to_do(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        names = ["uni", "uni2-h", "conch", "virchow2", "h-optimus-0", "phikon"]
-        said = ask(names, tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
-    for name in ("uni", "uni2-h"):
-        assert "are gated: accept the conditions at" in said[name] and "HF_TOKEN" in said[name]
-        assert FACTS[name].page in said[name] and "option `weights`" in said[name]
-    assert "does not show MahmoodLab/CONCH" in said["conch"]
-    assert "answered 403" in said["virchow2"] and "HF_TOKEN" in said["virchow2"]
-    assert "has none of model.safetensors, pytorch_model.bin" in said["h-optimus-0"]
-    assert said["phikon"] == "the weights"
-    assert all("\n" not in sentence for sentence in said.values())
-
-
-def test_without_a_network_the_sentence_names_the_local_way(tmp_path):
-    said = ask(["uni"], tmp_path, HF_HUB_OFFLINE="1")["uni"]
-    assert "cannot be reached" in said and "option `weights`" in said and "\n" not in said
+def test_fetched_weights_give_the_same_vectors_as_a_local_file(tmp_path, monkeypatch):
+    """From the study's entry over a gated hub to the encoder, one after the other as the rules do it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "good-token")
+    model, own = "uni+phikon", {one: {"architecture": SMALL, "input_px": 32} for one in ("uni", "phikon")}
+    config = StudyConfig.model_validate(study(encoders={"two": {"model": model, "options": own}}))
+    with serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.token = "good-token"
+        for name in ("uni", "phikon"):
+            save(name, tmp_path / name)
+            file = FACTS[name].files[0]
+            hub.files["model", FACTS[name].hub_id] = {file: (tmp_path / name / file).read_bytes()}
+        sources = weight_sources("two", config)
+        for source in sources.values():
+            fetch(source, config.downloads)
+    assert [source.path for source in sources.values()] == [
+        "downloads/weights/MahmoodLab/UNI/main/pytorch_model.bin",
+        "downloads/weights/owkin/phikon/main/model.safetensors",
+    ]
+    paths = [source.path for source in sources.values()]
+    noted = read_lock(tmp_path / "downloads" / LOCK_NAME)["hub:model:MahmoodLab/UNI@main/pytorch_model.bin"]
+    assert noted["commit"] == COMMIT
+    monkeypatch.setattr("socket.socket.connect", None)  # as on a compute node
+    joined = open_encoder(model, own, paths, "cpu")
+    parts = [load_encoder(name, options(name, tmp_path / name)).encode(TILES, 0.5) for name in ("uni", "phikon")]
+    np.testing.assert_array_equal(joined.encode(TILES, 0.5), np.concatenate(parts, axis=1))
+    assert joined.weights_sha256.split("+")[0] == noted["sha256"]
+    with pytest.raises(ConfigError, match="has 2 networks and 1 files of weights"):
+        open_encoder(model, own, paths[:1], "cpu")

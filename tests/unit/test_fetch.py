@@ -164,12 +164,18 @@ def test_an_archive_of_several_files_needs_a_member(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"), [({"size_bytes": 3}, "expected 3"), ({"sha256": "0" * 64}, f"expected {'0' * 64}")]
+    ("more", "said"),
+    [
+        ({"size_bytes": 3}, "expected 3"),
+        ({"sha256": "0" * 64}, f"expected {'0' * 64}"),
+        ({"md5": "0" * 32}, f"expected {'0' * 32}"),
+    ],
 )
 def test_another_member_than_expected(tmp_path, more, said):
     sentence = refused(tmp_path, tar_of(tmp_path / "a.tar"), "outs/counts.h5", **more)
     assert said in sentence
-    assert "sha256" not in more or hashlib.sha256(FILES["outs/counts.h5"]).hexdigest() in sentence
+    for kind in {"sha256", "md5"} & more.keys():
+        assert hashlib.new(kind, FILES["outs/counts.h5"]).hexdigest() in sentence
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "./" not in kind])

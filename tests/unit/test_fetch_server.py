@@ -19,7 +19,7 @@ from stmorph.fetch.lock import LOCK_NAME, read_lock, record
 from stmorph.fetch.sizes import sizes_of
 from stmorph.fetch.source import Gate, Source
 
-SHA = hashlib.sha256(BODY).hexdigest()
+SHA, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
 BRISK = Patience(attempts=3, pause_s=0.01, longest_pause_s=0.02, stall_s=0.5, connect_s=0.5, slow_s=0.2)
 
 
@@ -60,6 +60,25 @@ def refused(tmp_path, site, page, **more):
 def test_good(site, tmp_path, page, more):
     assert get(tmp_path, site, page, **more).read_bytes() == BODY
     assert beside(tmp_path) == ["file.bin"]
+
+
+def test_a_published_md5_is_checked_and_the_sha256_noted_all_the_same(site, tmp_path):
+    assert get(tmp_path, site, md5=MD5).read_bytes() == BODY
+    assert read_lock(tmp_path / LOCK_NAME)[f"{site.url}/good"]["sha256"] == SHA
+    sentence = refused(tmp_path / "other", site, "good", md5="0" * 32)
+    assert MD5 in sentence and "0" * 32 in sentence and "md5" in sentence
+    assert not (tmp_path / "other" / LOCK_NAME).exists() and beside(tmp_path / "other") == []
+
+
+def test_a_published_md5_does_not_free_from_the_lock(site, tmp_path):
+    record(tmp_path / LOCK_NAME, f"{site.url}/good", "x", "1" * 64, 1)
+    sentence = refused(tmp_path, site, "good", md5=MD5)
+    assert SHA in sentence and "1" * 64 in sentence and "at the first download" in sentence
+
+
+def test_an_md5_allows_to_go_on_where_the_server_names_no_state(site, tmp_path):
+    assert get(tmp_path, site, "cut_no_names", md5=MD5).read_bytes() == BODY
+    assert site.ranges("/cut_no_names") == [None, "bytes=1200000-"]
 
 
 def test_a_mirror_takes_over(site, tmp_path):
@@ -218,7 +237,7 @@ def test_wrong_bytes_name_both_digests_and_are_not_kept(site, tmp_path):
     ("page", "more", "said"),
     [
         ("good", {"size_bytes": 17}, f"has {len(BODY):,} bytes, expected 17"),
-        ("chunked", {"size_bytes": 17}, f"gave {len(BODY):,} bytes, expected 17"),
+        ("chunked", {"size_bytes": 17}, f"has {len(BODY):,} bytes, expected 17"),
         ("too_short", {"size_bytes": len(BODY)}, f"has {len(BODY) - 1000:,} bytes, expected {len(BODY):,}"),
         ("too_short", {"sha256": SHA}, SHA),
         ("too_long", {}, "in a row"),

@@ -147,7 +147,7 @@ def test_data_below_data_root_are_found_without_fetching(tmp_path):
 
 
 def test_genes2morphology():
-    assert dataset("kidney_visium_hd").reader_options["pool"] == {"bins": 27, "stride": 5, "max_gib": 12}
+    assert dataset("kidney_visium_hd").reader_options["pool"] == {"bins": 27, "stride": 5}
     assert set(dataset("kidney_visium").slides) == {"sample1"}
     hidden = dataset("kidney_proprietary")
     assert set(hidden.slides) == {f"sample{number}" for number in (2, 3, 4, 5)}

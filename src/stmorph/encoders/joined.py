@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
 from .base import Encoder
 from .load import load_encoder
 
@@ -27,15 +28,42 @@ class JoinedEncoder(Encoder):
         return np.concatenate([part.encode(tiles, um_per_px) for part in self.parts], axis=1)
 
 
-def open_encoder(model: str, options: Mapping[str, Any], device: str | None = None) -> Encoder:
+def parts_of(model: str, options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the models that a config entry joins, each with its options; of a single one they are not by name."""
+    models = model.split(JOIN)
+    return [(one, options if len(models) == 1 else options.get(one, {})) for one in models]
+
+
+def open_encoder(
+    model: str, options: Mapping[str, Any], weights: Sequence[str] = (), device: str | None = None
+) -> Encoder:
     """Return the encoder of a config entry: one model, or several joined by `+`, whose options are then given by name.
 
-    `device` None takes a CUDA device where a network can use one.
+    Parameters
+    ----------
+    weights
+        The weights files of the networks among the models, in their order; empty: their options say where.
+    device
+        None takes a CUDA device where a network can use one.
+
+    Raises
+    ------
+    ConfigError
+        A model or an option is unknown, or there are more or fewer weights than networks.
+    WeightsError
+        Weights are absent, damaged or of another network.
     """
-    models = model.split(JOIN)
-    if len(models) == 1:
-        return load_encoder(model, options, _device(model, device))
-    return JoinedEncoder([load_encoder(one, options.get(one, {}), _device(one, device)) for one in models])
+    parts = parts_of(model, options)
+    if weights:
+        networks = list(dict.fromkeys(one for one, _ in parts if is_network(one)))
+        if len(weights) != len(networks):
+            raise ConfigError(
+                f"encoder {model} has {len(networks)} networks and {len(weights)} files of weights; give one each"
+            )
+        files = dict(zip(networks, weights))
+        parts = [(one, {**own, **({"weights": files[one]} if one in files else {})}) for one, own in parts]
+    encoders = [load_encoder(one, own, _device(one, device)) for one, own in parts]
+    return encoders[0] if len(encoders) == 1 else JoinedEncoder(encoders)
 
 
 def is_network(model: str) -> bool:

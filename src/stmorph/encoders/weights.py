@@ -1,4 +1,4 @@
-"""Finds a network's weights (a file, a folder in the hub's own layout, or the hub) and reads them."""
+"""Finds a network's weights (a file, a folder in the hub's own layout) and reads them; nothing is downloaded here."""
 
 import pickle
 from pathlib import Path
@@ -7,23 +7,26 @@ from ..errors import WeightsError
 from .facts import Facts
 
 
-def locate(name: str, facts: Facts, weights: str | Path | None = None, revision: str = "main") -> Path:
+def locate(name: str, facts: Facts, weights: str | Path | None) -> Path:
     """Return the path of the weights file of encoder `name`.
 
     Parameters
     ----------
     weights
         A file; a folder that holds one of `facts.files`; a hub cache (`models--owner--name/snapshots/...`) or the
-        folder above it. None: the Hugging Face hub, with the token of HF_TOKEN or of the cached login.
-    revision
-        Branch, tag or commit on the hub.
+        folder above it.
 
     Raises
     ------
     WeightsError
-        The weights are absent, gated for this user, or cannot be reached.
+        The weights are absent, or nothing says where they are: here nothing is downloaded.
     """
-    return _download(name, facts, revision) if weights is None else _in_folder(name, facts, Path(weights).expanduser())
+    if weights is None:
+        raise WeightsError(
+            f"weights of encoder {name} are not given; name a file by the option `weights` (published at "
+            f"{facts.page}), or run the workflow, which fetches them"
+        )
+    return _in_folder(name, facts, Path(weights).expanduser())
 
 
 def _in_folder(name: str, facts: Facts, path: Path) -> Path:
@@ -32,7 +35,7 @@ def _in_folder(name: str, facts: Facts, path: Path) -> Path:
     if not path.exists():
         raise WeightsError(
             f"weights of encoder {name}: {path} does not exist; give a file or a folder that holds {facts.files[0]}, "
-            f"or leave the option out to download from {facts.page}"
+            f"or leave the option out: they are fetched from {facts.page}"
         )
     cache = path / f"models--{facts.hub_id.replace('/', '--')}"
     folders = [path, *(snapshot for root in (path, cache) for snapshot in _snapshots(root))]
@@ -53,55 +56,6 @@ def _snapshots(root: Path) -> list[Path]:
     main = root / "refs" / "main"
     current = main.read_text().strip() if main.is_file() else ""
     return sorted(snapshots, key=lambda p: p.name != current)
-
-
-def _download(name: str, facts: Facts, revision: str) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    elsewhere = "or give a local copy by the encoder's option `weights`"
-    try:
-        for file in facts.files:
-            try:
-                return Path(hf_hub_download(facts.hub_id, file, revision=revision))
-            except errors.RemoteEntryNotFoundError:
-                continue
-    except errors.GatedRepoError as error:
-        raise WeightsError(
-            f"weights of encoder {name} are gated: accept the conditions at {facts.page}, then set HF_TOKEN to a token "
-            f"of that account (https://huggingface.co/settings/tokens), {elsewhere}"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"weights of encoder {name}: the hub does not show {facts.hub_id} to this user; look at {facts.page} and "
-            f"check that HF_TOKEN is a valid token, {elsewhere}"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise WeightsError(
-            f"weights of encoder {name}: {facts.hub_id} has no revision {revision}; choose one that is listed at "
-            f"{facts.page}/commits, {elsewhere}"
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        # The hub's library wraps a refusal that it does not know into "not in the local cache".
-        refusal = error if isinstance(error, errors.HfHubHTTPError) else error.__cause__
-        answer = getattr(refusal, "response", None)
-        if answer is not None:
-            cure = (
-                "set HF_TOKEN to a valid token that may read it"
-                if answer.status_code in (401, 403)
-                else "try again later"
-            )
-            raise WeightsError(
-                f"weights of encoder {name}: the hub answered {answer.status_code} for {facts.page}; {cure}, "
-                f"{elsewhere}"
-            ) from error
-        raise WeightsError(
-            f"weights of encoder {name} are not in the local cache and {facts.page} cannot be reached; connect to the "
-            f"network (and unset HF_HUB_OFFLINE) once, {elsewhere}"
-        ) from error
-    raise WeightsError(
-        f"weights of encoder {name}: {facts.page} has none of {', '.join(facts.files)}; name another `revision`, "
-        f"{elsewhere}"
-    )
 
 
 def read_state(name: str, path: Path) -> dict:

@@ -1,11 +1,9 @@
 """Gets published files: checked, whole or not at all, and never twice."""
 
-import shutil
 from pathlib import Path
 from typing import TextIO
 
 from ..errors import DataError
-from ..files import whole
 from .gates import token_of
 from .hub import download
 from .lock import LOCK_NAME, read_lock, record
@@ -19,7 +17,7 @@ def fetch(
 ) -> None:
     """Fetch one published file to `source.path`, and note its digest in the lock file of `downloads`.
 
-    A file whose digest is not published must be, ever after, what it was at the first download.
+    A file whose sha256 is not published must be, ever after, what it was at the first download.
 
     Raises
     ------
@@ -31,21 +29,21 @@ def fetch(
     lock, path = Path(downloads) / LOCK_NAME, Path(source.path)
     token = token_of(source.gate, str(path))
     expected = _expected(source, lock)
-    if source.hub is not None:
-        _fetch_from_hub(source, path, lock, expected, token)
-        return
+    commit = None
     with Partial(path) as partial:
-        transfer(
-            partial,
-            [source.url, *source.mirrors],
-            expected,
-            token=token,
-            gate=source.gate,
-            patience=patience,
-            progress=progress,
-        )
+        if source.hub is None:
+            urls = [source.url, *source.mirrors]
+            transfer(partial, urls, expected, token=token, gate=source.gate, patience=patience, progress=progress)
+        else:
+            commit = download(partial, source.hub, source.gate, token)
+            if (wrong := expected.mismatch(partial.size, partial.sha256(), partial.md5())) is not None:
+                partial.restart()  # whole, but of another state: nothing to go on from
+                raise DataError(
+                    f"{source.address} (commit {commit}) {wrong}: it was changed on the hub; name the revision that is "
+                    "meant, or put a checked copy below data_root"
+                )
         # Noted before it is in its place: a kill in between must not leave a file that is not checked.
-        record(lock, source.address, str(path), partial.sha256(), partial.size)
+        record(lock, source.address, str(path), partial.sha256(), partial.size, commit)
         try:
             partial.finish()
         except OSError as error:
@@ -53,36 +51,14 @@ def fetch(
 
 
 def _expected(source: Source, lock: Path) -> Expected:
-    if source.sha256 is not None:
-        return Expected(source.size_bytes, source.sha256)
+    published = Expected(source.size_bytes, source.sha256, md5=source.md5)
     known = read_lock(lock).get(source.address)
-    if known is None:
-        return Expected(source.size_bytes)
+    if source.sha256 is not None or known is None:
+        return published
+    commit = f" of commit {known['commit']}" if known.get("commit") else ""
     return Expected(
         source.size_bytes,
         known["sha256"],
-        f"noted in {lock} at the first download; remove that entry to accept the change",
+        f"noted in {lock} at the first download{commit}; remove that entry to accept the change",
+        source.md5,
     )
-
-
-def _fetch_from_hub(source: Source, path: Path, lock: Path, expected: Expected, token: str | None) -> None:
-    folder = path.with_name(f".{path.name}.hub")
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process; the client cannot go on from it
-    try:
-        found, sha256, size_bytes = download(folder, source.hub, source.gate, token)
-        if expected.size_bytes not in (None, size_bytes):
-            raise DataError(
-                f"{source.address} has {size_bytes:,} bytes, expected {expected.size_bytes:,} ({expected.said_by}); "
-                "name the revision that the entry was written for"
-            )
-        if expected.sha256 not in (None, sha256):
-            raise DataError(
-                f"{source.address} has sha256 {sha256}, expected {expected.sha256} ({expected.said_by}): the file was "
-                "changed on the hub or damaged; name the revision that it belongs to, or put a checked copy below "
-                "data_root"
-            )
-        record(lock, source.address, str(path), sha256, size_bytes)
-        with whole(path) as partial:
-            found.replace(partial)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,6 @@ Members are written to paths of our own choice, so no name inside an archive can
 
 import difflib
 import functools
-import glob
 import gzip
 import hashlib
 import lzma
@@ -19,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ..errors import DataError
-from ..files import whole
+from ..files import remove_leftovers, whole
 from .source import Source
+from .transfer import Expected
 
 _BLOCK = 1 << 20
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, RuntimeError)
@@ -43,7 +43,7 @@ def unpack(archive: str | Path, sources: Sequence[Source]) -> None:
     read = _reader_of(archive)
     with ExitStack() as opened:
         for source in sources:
-            _remove_leftovers(Path(source.path))
+            remove_leftovers(source.path)  # members are large
         partials = [(source, opened.enter_context(whole(source.path))) for source in sources]
         try:
             read(archive, _Wanted(archive, partials))
@@ -51,12 +51,6 @@ def unpack(archive: str | Path, sources: Sequence[Source]) -> None:
             raise DataError(
                 f"{archive} is damaged ({type(error).__name__}: {error}); remove it, so that it is fetched again"
             ) from error
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what a killed process left beside `path`; members are large."""
-    for leftover in path.parent.glob(f".partial-*-{glob.escape(path.name)}"):
-        leftover.unlink(missing_ok=True)
 
 
 class _Wanted:
@@ -78,21 +72,17 @@ class _Wanted:
         with ExitStack() as opened:
             stream = opened.enter_context(open_member())
             files = [opened.enter_context(partial.open("wb")) for _, partial in targets]
-            digest, size = hashlib.sha256(), 0
+            sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
             while block := stream.read(_BLOCK):
-                digest.update(block)
+                sha256.update(block)
+                md5.update(block)
                 size += len(block)
                 for file in files:
                     file.write(block)
         for source, _ in targets:
-            self._check(source, name, size, digest.hexdigest())
-
-    def _check(self, source: Source, name: str, size: int, sha256: str) -> None:
-        told = f"{self.archive}: member {name}"
-        if source.size_bytes not in (None, size):
-            raise DataError(f"{told} has {size:,} bytes, expected {source.size_bytes:,}; correct the data set's YAML")
-        if source.sha256 not in (None, sha256):
-            raise DataError(f"{told} has sha256 {sha256}, expected {source.sha256}; correct the data set's YAML")
+            expected = Expected(source.size_bytes, source.sha256, md5=source.md5)
+            if (wrong := expected.mismatch(size, sha256.hexdigest(), md5.hexdigest())) is not None:
+                raise DataError(f"{self.archive}: member {name} {wrong}; correct the data set's YAML")
 
     def all_found(self, names: Sequence[str]) -> None:
         """Stop if a member is missing."""

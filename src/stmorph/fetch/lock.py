@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import whole
+from ..files import remove_leftovers, whole
 
 LOCK_NAME = "sources.lock.json"
 
 
 def read_lock(lock: Path) -> dict[str, dict]:
-    """Return address -> `{path, sha256, size_bytes}` of every file fetched so far.
+    """Return address -> `{path, sha256, size_bytes}` of every file fetched so far; of the hub's also the `commit`.
 
     Raises
     ------
@@ -35,8 +35,8 @@ def read_lock(lock: Path) -> dict[str, dict]:
     return content
 
 
-def record(lock: Path, address: str, path: str, sha256: str, size_bytes: int) -> None:
-    """Enter one fetched file; several processes may do so at once.
+def record(lock: Path, address: str, path: str, sha256: str, size_bytes: int, commit: str | None = None) -> None:
+    """Enter one fetched file, and the commit that it was of; several processes may do so at once.
 
     Raises
     ------
@@ -52,8 +52,9 @@ def record(lock: Path, address: str, path: str, sha256: str, size_bytes: int) ->
         ) from error
     with guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
+        remove_leftovers(lock)
         content = read_lock(lock)
-        entry = {"path": path, "sha256": sha256, "size_bytes": size_bytes}
+        entry = {"path": path, "sha256": sha256, "size_bytes": size_bytes} | ({"commit": commit} if commit else {})
         if content.get(address) != entry:
             content[address] = entry
             with whole(lock) as partial:

@@ -30,7 +30,7 @@ class Partial:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._locked()
-            self._digest = hashlib.file_digest(self._file, "sha256")
+            self._digest, self._md5 = _digests_of(self._file)
         except OSError as error:
             raise self.unwritable(error) from error
         self.size = self._file.seek(0, os.SEEK_END)
@@ -70,6 +70,7 @@ class Partial:
         """Append a block."""
         self._file.write(block)
         self._digest.update(block)
+        self._md5.update(block)
         self.size += len(block)
 
     def flush(self) -> None:
@@ -80,7 +81,7 @@ class Partial:
         """Forget all that has arrived."""
         self._file.flush()
         self._file.truncate(0)
-        self._digest, self.size = hashlib.sha256(), 0
+        self._digest, self._md5, self.size = hashlib.sha256(), _md5(), 0
         self.inherited, self.url, self.validator = False, None, None
 
     def belongs_to(self, url: str, validator: str | None) -> None:
@@ -93,12 +94,23 @@ class Partial:
         """Return the digest of what has arrived."""
         return self._digest.hexdigest()
 
+    def md5(self) -> str:
+        """Return the md5 of what has arrived; some publishers state no other digest."""
+        return self._md5.hexdigest()
+
     def finish(self) -> None:
         """Put the whole file in its place."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self.file_path.replace(self.path)
         self.note_path.unlink(missing_ok=True)
+
+    def take(self, file: Path) -> None:
+        """Let a whole file of another name, on the same disk, be what has arrived."""
+        with file.open("rb") as found:
+            while block := found.read(1 << 20):
+                self.write(block)
+        self.flush()
 
     def remove(self) -> None:
         """Leave nothing behind."""
@@ -121,3 +133,16 @@ class Partial:
             f"{self.path} could not be written ({error.strerror or error}){kept}; free space or mend the folder's "
             "rights and run again"
         )
+
+
+def _md5():
+    return hashlib.md5(usedforsecurity=False)
+
+
+def _digests_of(file) -> tuple:
+    """Return the sha256 and the md5 of an open file, which is read once."""
+    sha256, md5 = hashlib.sha256(), _md5()
+    while block := file.read(1 << 20):
+        sha256.update(block)
+        md5.update(block)
+    return sha256, md5

@@ -25,9 +25,9 @@ class HubFile:
 class Source:
     """One input file. At most one of `url`, `hub` and `archive` says where it comes from.
 
-    sha256, size_bytes: of the file, as published; None where the publisher does not tell.
+    sha256, md5, size_bytes: of the file, as published; None where the publisher does not tell.
     member: its path in the archive; None where the archive is one packed file (`.gz`).
-    unavailable: why nobody can get the file.
+    unavailable: why nobody can get the file; of weights, that they are not on disk and what to do.
     """
 
     path: str
@@ -35,6 +35,7 @@ class Source:
     mirrors: tuple[str, ...] = ()
     size_bytes: int | None = None
     sha256: str | None = None
+    md5: str | None = None
     hub: HubFile | None = None
     archive: "Source | None" = None
     member: str | None = None

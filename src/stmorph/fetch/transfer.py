@@ -19,7 +19,7 @@ _AS_IT_LIES = {"Accept-Encoding": "identity"}
 """Bytes as published, not packed for the way: digest and length are the file's, and ranges are of the file."""
 _PASSING = (408, 425, 429, *range(500, 600))
 """Answers of a server that may do better in a moment."""
-_GAIN = 1 << 20
+GAIN = 1 << 20
 """So many new bytes make an attempt count as progress."""
 
 
@@ -48,6 +48,22 @@ class Expected:
     size_bytes: int | None = None
     sha256: str | None = None
     said_by: str = "the data set's YAML"
+    md5: str | None = None
+
+    @property
+    def digest_known(self) -> bool:
+        """Whether a digest can tell afterwards that the bytes are right."""
+        return self.sha256 is not None or self.md5 is not None
+
+    def mismatch(self, size_bytes: int, sha256: str, md5: str | None) -> str | None:
+        """Return what is wrong with a file of this size and these digests, both told; None where it is right."""
+        if self.size_bytes not in (None, size_bytes):
+            return f"has {size_bytes:,} bytes, expected {self.size_bytes:,} ({self.said_by})"
+        if self.sha256 not in (None, sha256):
+            return f"has sha256 {sha256}, expected {self.sha256} ({self.said_by})"
+        if self.md5 not in (None, md5):  # published beside a sha256 that may be the lock file's
+            return f"has md5 {md5}, expected {self.md5} (the data set's YAML)"
+        return None
 
 
 class _Broken(Exception):
@@ -116,14 +132,15 @@ def _persist(client, url, headers, partial, expected, gate, patience, progress) 
         try:
             _receive(client, url, headers, partial, expected, gate, patience, progress)
             stitched = partial.inherited
-            if (wrong := _mismatch(partial, expected)) is None:
+            if (wrong := expected.mismatch(partial.size, partial.sha256(), partial.md5())) is None:
                 return
+            wrong += ": the file was changed or damaged on the way"
             partial.restart()
             if not stitched:
                 raise _Refused(wrong)
             print(f"{url} {wrong}; part of it is from an earlier transfer: fetched anew", file=sys.stderr)
         except _Broken as broken:
-            gained = partial.size - most >= _GAIN
+            gained = partial.size - most >= GAIN
             idle = 0 if gained else idle + 1
             most = partial.size if gained else most
             if idle >= patience.attempts:
@@ -182,7 +199,7 @@ def _condition(partial: Partial, url: str, expected: Expected) -> dict[str, str]
     rest = {"Range": f"bytes={partial.size}-"}
     if partial.url == url and partial.validator:
         return rest | {"If-Range": partial.validator}
-    if expected.sha256 is None:
+    if not expected.digest_known:
         return {}
     partial.inherited = True  # a mismatch may come from the seam
     return rest
@@ -209,17 +226,6 @@ def _append(response: "httpx.Response", partial: Partial, total: int | None, pat
                 if partial.size - before < patience.least_bytes_per_s * took:
                     raise _Broken(f"only {partial.size - before:,} bytes came in {took:.0f} s")
                 since, before = time.monotonic(), partial.size
-
-
-def _mismatch(partial: Partial, expected: Expected) -> str | None:
-    if expected.size_bytes is not None and partial.size != expected.size_bytes:
-        return f"gave {partial.size:,} bytes, expected {expected.size_bytes:,} ({expected.said_by})"
-    if expected.sha256 is not None and partial.sha256() != expected.sha256:
-        return (
-            f"has sha256 {partial.sha256()}, expected {expected.sha256} ({expected.said_by}): the file was changed or "
-            "damaged on the way"
-        )
-    return None
 
 
 def _already_whole(response: "httpx.Response", partial: Partial) -> bool:
