@@ -147,7 +147,7 @@ class Cluster:
         names = ("id", "state", "partition", "node", "gpus", "start", "end", "comment")
         form = "--Format=JobID:|,State:|,Partition:|,NodeList:|,tres-per-job:|,StartTime:|,EndTime:|,Comment:|"
         lines = self.command("squeue", "--states=all", "--noheader", form).splitlines()
-        return [dict(zip(names, line.split("|"))) for line in lines]
+        return [dict(zip(names, line.replace("N/A", "").split("|"))) for line in lines]
 
     # --- how ---
 

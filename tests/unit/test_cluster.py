@@ -1,5 +1,7 @@
 """What is looked at on a cluster, without one: the answers of SLURM's commands are given here."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +10,33 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from stmorph.cluster import patience, preflight
 from stmorph.cluster.findings import Wanted, job_words
-from stmorph.cluster.gpu import gpu_resources
 from stmorph.cluster.node_checks import node_findings
-from stmorph.cluster.partition_checks import check_partitions, cpu_partitions, gpu_partitions, gpu_words
-from stmorph.cluster.preflight import check_ends_of_jobs, check_status_command, check_tokens
+from stmorph.cluster.partition_checks import (
+    check_partitions,
+    check_requests,
+    cpu_partitions,
+    gpu_partitions,
+    gpu_words,
+)
+from stmorph.cluster.preflight import (
+    check_account,
+    check_disk,
+    check_ends_of_jobs,
+    check_environment,
+    check_status_command,
+    check_tokens,
+)
 from stmorph.cluster.profiles import defaults, partition_limits, read_profiles
-from stmorph.cluster.slurm import Answer, Partition, minutes_of, missing_commands, seconds_of
+from stmorph.cluster.slurm import (
+    COMMANDS,
+    Answer,
+    Partition,
+    configuration,
+    minutes_of,
+    missing_commands,
+    partitions,
+    seconds_of,
+)
 from stmorph.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -31,24 +54,26 @@ def site(folder: Path, partitions: str | None = None, **settings) -> dict:
     return settings
 
 
+@pytest.fixture
+def commands(monkeypatch, tmp_path):
+    """Put commands of SLURM on the PATH that say what a test wants: name -> lines of a shell script."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def put(**scripts: str) -> None:
+        for name, text in scripts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+
+    return put
+
+
 def errors(findings) -> list[str]:
     return [finding.text for finding in findings if finding.level == "error"]
 
 
 # --- GPUs -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_rule_asks_for_gpus_or_for_the_sites_gres():
-    count = lambda w: w.n  # noqa: E731
-    assert gpu_resources(None, count) == {"gpu": count}
-    (gres,) = gpu_resources("gpu:a100:{gpu}", count).values()
-    assert gres(SimpleNamespace(n=2)) == "gpu:a100:2" and gres(SimpleNamespace(n=0)) is None
-
-
-@pytest.mark.parametrize("gres", ["gpu:1", 3])
-def test_a_gres_without_a_number_is_refused(gres):
-    with pytest.raises(ConfigError, match=r"gres is .*\{gpu\}"):
-        gpu_resources(gres, lambda w: 1)
 
 
 def test_the_preflight_asks_as_a_job_does():
@@ -174,6 +199,36 @@ def test_partitions_that_do_not_fit_are_told(tmp_path, partitions, said):
     assert any(said in text for text in errors(check_partitions(wanted, BOTH)))
 
 
+def test_a_partition_that_only_the_study_names_must_exist_too(tmp_path):
+    wanted = Wanted({}, tmp_path, requests={(1000, 0, "cpu"), (1000, 0, "night")})
+    (said,) = errors(check_partitions(wanted, BOTH))
+    assert said == "night does not exist; there are cpu, gpu: mend `resources` of the study or its methods"
+
+
+def test_a_partition_that_is_down_is_told(tmp_path):
+    down = replace(CPU, up=False, fields={"State": "DRAIN"})
+    wanted = Wanted(site(tmp_path, "partitions: {cpu: {}}\n"), tmp_path)
+    assert errors(check_partitions(wanted, {"cpu": down})) == ["cpu is DRAIN; take another"]
+
+
+def test_a_request_that_no_node_can_meet_is_told(tmp_path, commands):
+    node = "NodeName=n1 RealMemory=8000 Partitions=cpu"
+    commands(scontrol=f"echo '{node}'")
+    wanted = Wanted({}, tmp_path, requests={(9000, 0, "cpu"), (7000, 0, None)})
+    (said,) = errors(check_partitions(wanted, BOTH))
+    assert said.startswith("a job asks for 9000 MB and the largest node in cpu with 0 GPUs has 8000; set mem_mb")
+
+
+def test_a_job_that_slurm_would_refuse_is_told(tmp_path, commands):
+    commands(
+        sbatch="""case "$*" in *--gpus=2*) echo 'sbatch: error: Requested node configuration' >&2; exit 1;; esac"""
+    )
+    profile = site(tmp_path, "partitions: {cpu: {}, gpu: {max_gpu: 4}}\n")
+    cpu, gpu = check_requests(Wanted(profile, tmp_path, gpus=2), BOTH)
+    assert (cpu.level, cpu.about, cpu.text) == ("ok", "partition cpu", "takes jobs")
+    assert gpu.level == "error" and "refuses GPU jobs (--gpus=2): Requested node configuration" in gpu.text
+
+
 def test_a_job_longer_than_any_partition_is_told(tmp_path):
     wanted = Wanted(site(tmp_path, "partitions: {gpu: {max_runtime: 720, max_gpu: 4}}\n"), tmp_path, 1, 2880)
     (finding,) = check_partitions(wanted, BOTH)
@@ -222,6 +277,57 @@ def test_tokens_that_are_not_there_are_told(monkeypatch):
     monkeypatch.delenv("B_TOKEN", raising=False)
     there, missing = check_tokens({"A_TOKEN": "one", "B_TOKEN": "two"})
     assert there.level == "ok" and missing.level == "error" and "two cannot be fetched; export B_TOKEN=" in missing.text
+
+
+@pytest.mark.parametrize(("free_gb", "level"), [(0.5, "error"), (5, "warning"), (50, "ok")])
+def test_free_disk_is_looked_at(monkeypatch, tmp_path, free_gb, level):
+    stat = SimpleNamespace(f_bavail=free_gb * 2**30 / 4096, f_frsize=4096)
+    monkeypatch.setattr(preflight.os, "statvfs", lambda folder: stat)
+    (finding,) = check_disk(tmp_path)
+    assert finding.level == level and str(tmp_path) in finding.text and ("free some" in finding.text) == (level != "ok")
+
+
+def test_a_configuration_that_jobs_lose_is_told(commands):
+    commands(scontrol='test -n "$SLURM_CONF"')
+    (finding,) = check_environment({"SLURM_CONF": "/there/slurm.conf"})
+    assert finding.level == "error" and "jobs lose before srun" in finding.text
+    commands(scontrol="true")
+    assert list(check_environment({"SLURM_CONF": "/there/slurm.conf"})) == []
+
+
+def test_a_start_from_within_a_job_is_told(commands):
+    (finding,) = check_environment({"SLURM_JOB_ID": "7"})
+    assert finding.level == "warning" and "on the login node" in finding.text
+
+
+def test_an_account_that_is_needed_is_told_with_those_there_are(commands):
+    commands(sacctmgr="echo lab; echo other; echo lab")
+    enforced = {"AccountingStorageEnforce": "associations,limits"}
+    (finding,) = check_account({}, enforced)
+    assert finding.level == "warning" and finding.text == "set default-resources: slurm_account (one of lab, other)"
+    commands(sacctmgr="exit 1")
+    (finding,) = check_account({}, enforced)
+    assert "as the site tells you" in finding.text
+    assert list(check_account({"default-resources": {"slurm_account": "lab"}}, enforced)) == []
+    assert list(check_account({}, {"AccountingStorageEnforce": "none"})) == []
+
+
+def test_a_controller_that_does_not_answer_ends_the_look(tmp_path, commands):
+    commands(**dict.fromkeys(COMMANDS, "exit 1") | {"scontrol": "echo 'Slurmctld is DOWN' >&2; exit 1"})
+    last = list(preflight.check_cluster(Wanted({}, tmp_path)))[-1]
+    assert (last.level, last.about) == ("error", "controller") and "no answer (Slurmctld is DOWN)" in last.text
+
+
+def test_partitions_and_configuration_are_read_as_slurm_prints_them(commands):
+    one = "PartitionName=gpu Default=NO MaxTime=12:00:00 State=UP"
+    two = "PartitionName=cpu Default=YES MaxTime=UNLIMITED State=DOWN"
+    settings = "MinJobAge = 300 sec\\nClusterName = a"
+    show = f"""case "$*" in *config*) printf '{settings}\\n';; *) printf '{one}\\n{two}\\n';; esac"""
+    commands(scontrol=show, sinfo="printf 'gpu|gpu:a100:2(S:0)\\ngpu|gpu:4\\ncpu|(null)\\n'")
+    found = partitions()
+    assert found["gpu"] == Partition("gpu", default=False, up=True, minutes=720, gpus=4)
+    assert found["cpu"] == Partition("cpu", default=True, up=False, minutes=float("inf"), gpus=0)
+    assert configuration() == {"MinJobAge": "300 sec", "ClusterName": "a"}
 
 
 def test_without_slurm_the_preflight_stops_there(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -15,6 +16,7 @@ from training_toys import train_to_files
 
 from stmorph.errors import CheckpointError, DataError
 from stmorph.training.checkpoints import Checkpoints
+from stmorph.training.options import SOONEST_S, TrainingOptions, checkpoint_pause_s
 
 SOON = 0.02 / 60  # minutes between checkpoints
 
@@ -179,6 +181,43 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, monkeypatch, caplog, 
     (tmp_path / "fresh").mkdir()
     train_to_files(tmp_path / "fresh", **changes)
     assert_same(tmp_path, tmp_path / "fresh")
+
+
+def test_the_log_tells_from_where_a_training_goes_on_or_why_it_does_not(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="stmorph")
+    study = tmp_path / "study-0a"
+    interrupted(study, monkeypatch)
+    assert f"begins anew because there is no checkpoint in {study / 'work'}" in caplog.text
+    caplog.clear()
+    train_to_files(study)
+    assert f"goes on after step 31 of 60, from {study / 'work/step-000000031.pt'}" in caplog.text
+    caplog.clear()
+    interrupted(study, monkeypatch, identity={"config": "c", "split": "new"})
+    assert f"begins anew because {study / 'work/step-000000060.json'} belongs to another run (split" in caplog.text
+
+
+def test_a_state_of_the_run_before_a_change_is_named(tmp_path):
+    """A run's folder is named by the digests of what it depends on; a change leads to another folder."""
+    before = {"config": "a", "code": "x", "seed": 1}
+    Checkpoints(tmp_path / "toy-stem-0a", before).save(40, {})
+    for changes, why in (
+        ({"code": "y"}, r"toy-stem-0a/step-000000040.json belongs to another run \(code changed\)"),
+        ({"seed": 2}, "there is no checkpoint in .*toy-stem-0b"),
+    ):
+        checkpoints = Checkpoints(tmp_path / "toy-stem-0b", before | changes)
+        assert checkpoints.latest() is None and re.search(why, checkpoints.why_anew)
+    (tmp_path / "toy-stem-0a/owner.json").write_text("{}")
+    checkpoints = Checkpoints(tmp_path / "toy-stem-0b", before | {"code": "y"})
+    assert checkpoints.latest() is None and "there is no checkpoint" in checkpoints.why_anew, "that one is at work"
+
+
+def test_checkpoints_take_no_more_than_their_share_of_the_time():
+    options = TrainingOptions(checkpoint_share=0.01, checkpoint_minutes=10)
+    assert checkpoint_pause_s(options, 0) == SOONEST_S, "a short training is not without any"
+    assert checkpoint_pause_s(options, 0.01) == SOONEST_S
+    assert checkpoint_pause_s(options, 2) == 200
+    assert checkpoint_pause_s(options, 60) == 600, "the longest time goes before the share"
+    assert checkpoint_pause_s(TrainingOptions(checkpoint_minutes=0), 60) == 0, "after every step"
 
 
 def test_a_finished_training_is_not_done_again(undisturbed, tmp_path):

@@ -60,10 +60,10 @@ class Slow(Linear):
 
 def train_to_files(folder: Path, pause: float = 0.0, identity=None, method_options=None, **changes) -> None:
     """Train a toy in `folder` and write what came out; also the body of processes that tests kill."""
-    from stmorph.training.fabric import is_helper
     from stmorph.training.fit import new_method
     from stmorph.training.logs import TrainingLogs
     from stmorph.training.loop import train
+    from stmorph.training.nodes import by_srun, is_helper, train_on_nodes
     from stmorph.training.options import TrainingOptions
     from stmorph.training.ownership import owned
 
@@ -72,8 +72,13 @@ def train_to_files(folder: Path, pause: float = 0.0, identity=None, method_optio
     how = {"dropout": 0.3, "noise": 0.1, **(method_options or {})}
     method = new_method(Slow, Slow.Options(**how), toy_spec(units), 1)
     method.pause = pause
-    # Fabric starts the script again for each further process; the first one has the files.
-    with nullcontext() if is_helper() else owned(folder / "work"):
+    nodes = changes.get("nodes", 1)
+    if nodes > 1 and not by_srun():
+        with owned(folder / "work"):
+            train_on_nodes(nodes, changes.get("devices", 1), 1)
+        return
+    # The script is started again for each further process; the first one has the files.
+    with nullcontext() if is_helper() or by_srun() else owned(folder / "work"):
         trained = train(
             method,
             units,

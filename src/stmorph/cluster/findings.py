@@ -1,6 +1,6 @@
 """What a look at a cluster finds, and what it is asked to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be checked: the merged profile, the folder of the run, and what its study asks for."""
+    """What is to be checked: the merged profile, the folder of the run, and what its study asks for.
+
+    requests: (memory in MB, GPUs, partition or None) of its jobs.
+    """
 
     profile: Mapping[str, Any]
     folder: Path
     gpus: int = 0
     runtime: int = 0
     tokens: Mapping[str, str] | None = None
+    requests: Collection[tuple[int, int, str | None]] = ()
     wait_s: int = 120
 
 

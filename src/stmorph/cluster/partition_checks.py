@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .asks import PLACE
 from .findings import Finding, Wanted, error, job_words, warning
-from .gpu import PLACE
+from .memory import most_mb
 from .profiles import defaults, partition_limits
 from .slurm import Partition, ask, minutes_of
 
@@ -13,9 +14,11 @@ def check_partitions(wanted: Wanted, found: Mapping[str, Partition]) -> Iterator
     """Whether the site's partitions exist and take what the study asks for."""
     limits = partition_limits(wanted.profile)
     named = defaults(wanted.profile, "default-resources").get("slurm_partition")
-    for name in dict.fromkeys([*limits, *([named] if named else [])]):
+    of_study = sorted({partition for _, _, partition in wanted.requests if partition})
+    for name in dict.fromkeys([*limits, *([named] if named else []), *of_study]):
         if name not in found:
-            yield error("partition", f"{name} does not exist; there are {', '.join(found)}: mend the site's profile")
+            where = "`resources` of the study or its methods" if name in of_study else "the site's profile"
+            yield error("partition", f"{name} does not exist; there are {', '.join(found)}: mend {where}")
         elif not found[name].up:
             yield error("partition", f"{name} is {found[name].fields.get('State')}; take another")
     for name, limit in limits.items():
@@ -38,6 +41,7 @@ def check_partitions(wanted: Wanted, found: Mapping[str, Partition]) -> Iterator
             "time limit", f"a job asks for {wanted.runtime} min and the longest GPU partition gives {longest:g}; set "
             "that runtime in the method's resources: what is unfinished goes on at the next attempt (retries)"
         )  # fmt: skip
+    yield from _check_memory(wanted, limits)
 
 
 def check_requests(wanted: Wanted, found: Mapping[str, Partition]) -> Iterator[Finding]:
@@ -72,6 +76,20 @@ def gpu_words(profile: Mapping[str, Any], count: int) -> list[str]:
     if gres:
         return [f"--gres={str(gres).replace(PLACE, str(count))}"]
     return [f"--gpus={model}:{count}" if model else f"--gpus={count}"]
+
+
+def _check_memory(wanted: Wanted, limits: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    largest: dict[tuple[int, str | None], int] = {}
+    for memory, gpu, partition in wanted.requests:
+        largest[gpu, partition] = max(largest.get((gpu, partition), 0), memory)
+    for (gpu, partition), memory in sorted(largest.items(), key=str):
+        most = most_mb(limits, gpu, partition)
+        if most is not None and memory > most:
+            where = f" in {partition}" if partition else ""
+            yield error(
+                "memory", f"a job asks for {memory} MB and the largest node{where} with {gpu} GPUs has {most}; set "
+                "mem_mb in the method's resources, or name another partition"
+            )  # fmt: skip
 
 
 def _minutes(limit: Any) -> float:

@@ -74,8 +74,7 @@ def partitions() -> dict[str, Partition]:
     gpus: dict[str, int] = {}
     for line in ask("sinfo", "--noheader", "--format=%R|%G").output.splitlines():
         name, _, gres = line.partition("|")
-        counts = [int(count) for count in re.findall(r"gpu(?::[^:(,]+)?:(\d+)", gres)]
-        gpus[name] = max([gpus.get(name, 0), *counts])
+        gpus[name] = max(gpus.get(name, 0), gpus_of(gres))
     found = {}
     for block in ask("scontrol", "--oneliner", "show", "partition").output.splitlines():
         fields = dict(item.split("=", 1) for item in block.split() if "=" in item)
@@ -90,6 +89,24 @@ def partitions() -> dict[str, Partition]:
                 fields=fields,
             )
     return found
+
+
+def largest_nodes(gpus: int) -> dict[str, int]:
+    """Return partition -> memory in MB that jobs can have on its largest node with so many GPUs."""
+    found: dict[str, int] = {}
+    for line in ask("scontrol", "--oneliner", "show", "node").output.splitlines():
+        fields = dict(item.split("=", 1) for item in line.split() if "=" in item)
+        if gpus_of(fields.get("Gres", "")) < gpus or "RealMemory" not in fields:
+            continue
+        memory = int(fields["RealMemory"]) - int(fields.get("MemSpecLimit", 0))
+        for name in fields.get("Partitions", "").split(","):
+            found[name] = max(found.get(name, 0), memory)
+    return found
+
+
+def gpus_of(gres: str) -> int:
+    """Return the number of GPUs of a node ("gpu:a100:4(S:0-1),tmp:9"), the most of one kind; 0 without."""
+    return max((int(count) for count in re.findall(r"gpu(?::[^:(,]+)?:(\d+)", gres)), default=0)
 
 
 def minutes_of(limit: str) -> float:

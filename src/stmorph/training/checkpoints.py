@@ -32,6 +32,7 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: dict[str, Any]):
         self.folder = Path(folder)
         self.identity = json.loads(json.dumps(identity, default=str))
+        self.why_anew = ""
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -66,24 +67,26 @@ class Checkpoints:
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Return the step and the state of the newest checkpoint that is whole and of this run; None: begin anew.
 
+        `why_anew` then says why.
+
         Raises
         ------
         CheckpointError
             There are checkpoints, but none can be read.
         """
-        damaged = []
+        damaged, refused = [], []
         for record in self._records():
             try:
                 content = json.loads(record.read_text())
                 step, identity, sha256 = content["step"], content["identity"], content["sha256"]
+            except FileNotFoundError:  # another process of this training has refused and removed it
+                continue
             except (OSError, ValueError, KeyError, TypeError) as error:
                 damaged.append(self._warn(record, error))
                 continue
-            changed = sorted(
-                key for key in identity.keys() | self.identity.keys() if identity.get(key) != self.identity.get(key)
-            )
-            if changed:
-                log.warning("%s belongs to another run (%s changed) and is removed", record, ", ".join(changed))
+            if changed := self._changed(identity):
+                refused.append(f"{record} belongs to another run ({changed} changed)")
+                log.warning("%s and is removed", refused[-1])
                 self._remove(record)
                 continue
             tensors = record.with_suffix(".pt")
@@ -98,7 +101,29 @@ class Checkpoints:
                 f"no checkpoint in {self.folder} can be read ({', '.join(path.name for path in damaged)} damaged); "
                 "delete the folder to train from the beginning"
             )
+        self.why_anew = (refused or self._elsewhere() or [f"there is no checkpoint in {self.folder}"])[0]
         return None
+
+    def path(self, step: int) -> Path:
+        """Return where the tensors of a checkpoint lie."""
+        return self._paths(step)[0]
+
+    def _changed(self, identity: dict[str, Any]) -> str:
+        keys = identity.keys() | self.identity.keys()
+        return ", ".join(sorted(key for key in keys if identity.get(key) != self.identity.get(key)))
+
+    def _elsewhere(self) -> list[str]:
+        """Return why checkpoints of the same run before a change are of no use: its folders differ in a last digest."""
+        found = []
+        family = self.folder.name.rpartition("-")[0]
+        for record in sorted(self.folder.parent.glob(f"{family}-*/step-*.json"), reverse=True) if family else []:
+            try:
+                identity = json.loads(record.read_text())["identity"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if identity.get("seed") == self.identity.get("seed") and not (record.parent / "owner.json").exists():
+                found.append(f"{record} belongs to another run ({self._changed(identity)} changed)")
+        return found
 
     def _warn(self, path: Path, error: Exception) -> Path:
         log.warning("checkpoint %s is damaged (%s); trying the one before", path, error)

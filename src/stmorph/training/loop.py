@@ -24,10 +24,10 @@ from ..units import Units
 from .arithmetic import exact, on_cuda
 from .average import Average
 from .checkpoints import Checkpoints
-from .fabric import new_fabric, parameter_groups
+from .fabric import latest_of_all, new_fabric, parameter_groups
 from .logs import Board, LossTable, Progress, TrainingLogs
-from .options import HARMLESS, TrainingOptions, ema_decay_at, learning_rate_at
-from .signals import StopRequest, stop_requests
+from .options import HARMLESS, TrainingOptions, checkpoint_pause_s, ema_decay_at, learning_rate_at
+from .signals import STOPPED, StopRequest, stop_requests
 
 log = logging.getLogger(__name__)
 PICTURES = 6
@@ -123,7 +123,7 @@ class _Training:
         fabric = self.fabric
         board = Board(self.logs.tensorboard if fabric.is_global_zero else None, first)
         progress = Progress(self.options.steps, first, self.logs.progress, silent=not fabric.is_global_zero)
-        saved_at, saved_step = time.monotonic(), first
+        saved_at, saved_step, save_s = time.monotonic(), first, 0.0
         batches = ahead(self._batch, range(first, self.options.steps), self.options.prefetch)
         try:
             for batch in batches:
@@ -134,14 +134,17 @@ class _Training:
                 every = self.options.picture_every
                 if every and (self.step % every == 0 or self.step == self.options.steps):
                     self._pictures(board)
-                due = time.monotonic() - saved_at >= 60 * self.options.checkpoint_minutes
+                due = time.monotonic() - saved_at >= checkpoint_pause_s(self.options, save_s)
                 number, due = self._agree(stop.number, due or self.step == self.options.steps)
                 if due or number:
+                    began = time.monotonic()
                     self._save()
                     saved_at, saved_step = time.monotonic(), self.step
+                    save_s = saved_at - began
                 if number and self.step < self.options.steps:
                     log.warning(
-                        "signal %d: saved after step %d of %d; start again to go on",
+                        "%s %d: saved after step %d of %d; start again to go on",
+                        STOPPED,
                         number,
                         self.step,
                         self.options.steps,
@@ -178,7 +181,7 @@ class _Training:
         )
         self.module, self.optimizer = self.fabric.setup(self.method, optimizer)
         self.module.mark_forward_method("training_step")
-        found = self.checkpoints.latest()
+        found = latest_of_all(self.checkpoints, self.fabric, self.options.steps)
         text = ""
         if found is not None:
             self.step, state = found
@@ -194,7 +197,6 @@ class _Training:
                     f"the checkpoint of step {self.step} in {self.checkpoints.folder} does not fit the method "
                     f"({str(error).splitlines()[0]}); delete the folder to train from the beginning"
                 ) from error
-            log.info("going on after step %d of %d", self.step, self.options.steps)
         if self.fabric.is_global_zero:
             self.table = LossTable(self.checkpoints.folder / "losses.csv", text)
 

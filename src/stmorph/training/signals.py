@@ -5,6 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+STOPPED = "was told to stop by signal"
+"""In the last line of a training's log that ended so: no reason to give the next attempt more memory."""
+
 
 class StopRequest:
     """Which signal asked for the end; 0: none."""
