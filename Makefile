@@ -69,7 +69,7 @@ scores-from-models: setup ## draws, scores and tables from published models, not
 
 # In the order they are found: the long ones come first and run beside each other.
 test: setup-dev ## unit, pipeline and real-data tests
-	.venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: setup-dev ## ruff, snakefmt and snakemake's own linter
 	.venv/bin/ruff check .
@@ -82,10 +82,11 @@ format: setup-dev ## let ruff and snakefmt lay out the code
 	.venv/bin/ruff format .
 	.venv/bin/snakefmt Snakefile workflow
 
-lock: ## solve the dependencies anew (pyproject.toml -> requirements/*.lock)
+lock: ## solve the dependencies anew (pyproject.toml -> requirements/*.lock, workflow/envs/*.yaml)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/run.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/run.lock \
 	  pyproject.toml --group pyproject.toml:dev --group pyproject.toml:staintools -o requirements/dev.lock
+	$(PYTHON) requirements/environments.py
 
 clean: ## remove everything that was made (results, not downloads)
 	rm -rf results .snakemake

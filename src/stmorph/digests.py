@@ -3,11 +3,13 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+SCRIPTS = PACKAGE.parents[1] / "workflow" / "scripts"
 
 
 def digest_of(value: Any) -> str:
@@ -29,9 +31,37 @@ def code_digest(*modules: str) -> str:
     modules
         Names below the package, e.g. `image.stain`, `methods.stem`; a package stands for all of its files.
     """
-    files = sorted(set().union(*(_closure(_path_of(name)) for name in modules)))
-    parts = [(file.relative_to(PACKAGE).as_posix(), file.read_text("utf-8")) for file in files]
-    return digest_of([(name, _meaning(text)) for name, text in parts])
+    return digest_of(_meanings(code_files(*modules)))
+
+
+@cache  # a study of thousands of runs asks for each step and method thousands of times
+def script_digest(script: str, *modules: str) -> str:
+    """Return a digest of a step: its script, all of the package that the script imports, and some modules more.
+
+    Parameters
+    ----------
+    script
+        Name of a file in workflow/scripts, without its ending.
+    modules
+        What the step loads by a name of the config, which no import statement shows: a method, a kind of figure.
+    """
+    path = SCRIPTS / f"{script}.py"
+    return digest_of([_meaning(path.read_text("utf-8")), _meanings(script_files(script) | code_files(*modules))])
+
+
+def code_files(*modules: str) -> frozenset[Path]:
+    """Return the files of some modules of this package and of all of the package that they import."""
+    return frozenset().union(*(_closure(_path_of(name)) for name in modules))
+
+
+def script_files(script: str) -> frozenset[Path]:
+    """Return the files of this package that a step's script imports, without its frame: `job` changes no result."""
+    used = [file for file in _imports(SCRIPTS / f"{script}.py") if file != PACKAGE / "job.py"]
+    return frozenset().union(*(_closure(file, whole=False) for file in used))
+
+
+def _meanings(files: Iterable[Path]) -> list[tuple[str, str]]:
+    return [(file.relative_to(PACKAGE).as_posix(), _meaning(file.read_text("utf-8"))) for file in sorted(files)]
 
 
 @cache  # every job asks for the same files
@@ -56,7 +86,8 @@ def _path_of(name: str) -> Path:
 
 
 @cache
-def _closure(path: Path) -> frozenset[Path]:
+def _closure(path: Path, whole: bool = True) -> frozenset[Path]:
+    """Return a file and all of the package that it imports; `whole`: a package stands for all of its files."""
     seen: set[Path] = set()
     todo = [path]
     while todo:
@@ -64,8 +95,8 @@ def _closure(path: Path) -> frozenset[Path]:
         if file in seen:
             continue
         seen.add(file)
-        if file.name == "__init__.py" and file.parent != PACKAGE and file == path:
-            todo += sorted(file.parent.rglob("*.py"))  # a package is named: all of it counts
+        if whole and file == path and file.name == "__init__.py" and file.parent != PACKAGE:
+            todo += sorted(file.parent.rglob("*.py"))
         todo += _imports(file)
     return frozenset(seen)
 
@@ -74,7 +105,7 @@ def _closure(path: Path) -> frozenset[Path]:
 def _imports(file: Path) -> tuple[Path, ...]:
     """Return the files of this package that a file imports, also inside functions."""
     found: list[Path] = []
-    package = file.parent.relative_to(PACKAGE).parts
+    package = file.parent.relative_to(PACKAGE).parts if file.is_relative_to(PACKAGE) else ()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             if node.level:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -66,7 +67,8 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
+        # A step in an environment of its own has Snakemake from outside: loaded, not installed.
+        return getattr(sys.modules.get(package), "__version__", None)
 
 
 def _processor() -> str:

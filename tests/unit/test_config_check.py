@@ -17,7 +17,7 @@ from stmorph.errors import ConfigError
 
 @pytest.fixture
 def problems_of(tmp_path, monkeypatch):
-    """Return the lines that `open_study` leaves with, for a study and a dataset; none where it is sound."""
+    """Return the lines that a study is left with that needs all of its inputs; none where it is sound."""
     monkeypatch.chdir(tmp_path)
 
     def find(dataset=DATASET, **changes):
@@ -25,7 +25,8 @@ def problems_of(tmp_path, monkeypatch):
         if not config.exists():
             write_config(tmp_path, dataset)
         try:
-            open_study(study(**changes), tmp_path)
+            opened = open_study(study(**changes), tmp_path)
+            opened.at_hand(list(opened.missing))
         except SystemExit as left:
             head, *lines = str(left.code).splitlines()
             assert head == f"stmorph: the configuration has {len(lines)} problem{'s' * (len(lines) > 1)}:"

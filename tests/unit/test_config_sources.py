@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from study import DATASET, study, write_config
 
@@ -43,7 +44,8 @@ def workflow_of(tmp_path, monkeypatch):
 def problems_of(workflow_of):
     def find(content, **changes):
         with pytest.raises(SystemExit) as left:
-            workflow_of(content, **changes)
+            opened = workflow_of(content, **changes)
+            opened.at_hand(list(opened.missing))
         return [line.removeprefix("  - ") for line in str(left.value.code).splitlines()[1:]]
 
     return find
@@ -67,6 +69,7 @@ def problems_of(workflow_of):
         ({"url": "ftp://x/y"}, "url"),
         ({"url": "https://x/y", "size_bytes": 0}, "size_bytes"),
         ({"url": "https://x/y", "sha256": "A" * 64}, "sha256"),
+        ({"url": "https://x/y", "md5": "a" * 64}, "md5"),
         ({"url": "https://x/y", "url2": "https://x/y"}, "url2"),
     ],
 )
@@ -95,6 +98,10 @@ def test_a_fetched_file_stays_below_downloads(path):
         (
             {"files": files(image={"path": "{slide}.tif", "url": "https://x/{slide}", "sha256": SHA})},
             "files.image.sha256 cannot be that of every slide",
+        ),
+        (
+            {"files": files(image={"path": "{slide}.tif", "url": "https://x/{slide}", "md5": SHA[:32]})},
+            "files.image.md5 cannot be that of every slide",
         ),
         (
             {"archives": {"a": {"path": "{slide}.zip", "url": "https://x/{slide}", "sha256": SHA}}},
@@ -217,7 +224,50 @@ def test_who_has_the_files_may_use_them(workflow_of, tmp_path):
         (tmp_path / "data/toy" / slide).mkdir(parents=True)
         for path in DATASET["files"].values():
             (tmp_path / "data/toy" / path.format(slide=slide)).write_text("")
-    workflow_of(dataset(unavailable="private"), data_root="data")
+    assert workflow_of(dataset(unavailable="private"), data_root="data").missing == {}
+
+
+def test_what_is_missing_stops_the_job_that_needs_it_alone(workflow_of):
+    workflow = workflow_of(dataset(unavailable="private", files=DATASET["files"]))
+    made = {"scores": ["results/scores.parquet"], "one": "results/slide.h5ad"}
+    assert workflow.at_hand(made) is made and workflow.at_hand([]) == []
+    with pytest.raises(SystemExit, match=r"(?s)3 problems.*slides\.s1: not available: private.*slides\.s3: not"):
+        workflow.at_hand({**made, "images": [workflow.source_paths("toy", "s2")["image"]]})
+    # The scores themselves ask for no image and no counts.
+    run = next(run for run in workflow.plan.runs if run.method == "ridge")
+    assert workflow.at_hand(workflow.score_inputs(run))
+
+
+# --- tiles without expression -----------------------------------------------------------------------------------------
+
+SHARDS = {"reader": "spider", "files": {"image": "{slide}.tar", "part_01": "{slide}.tar.01"}, "gene_sets": {}}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """A data set of tiles without expression beside the toy."""
+    write_config(tmp_path, DATASET)
+    (tmp_path / "config/datasets/shards.yaml").write_text(yaml.safe_dump(dataset(**SHARDS)))
+    (tmp_path / "data/shards").mkdir(parents=True)
+    for slide in ("s1", "s2", "s3"):
+        for part in ("tar", "tar.01"):
+            (tmp_path / f"data/shards/{slide}.{part}").write_text("")
+
+
+def test_tiles_without_expression_make_stores_and_no_slides(shards, workflow_of):
+    workflow = workflow_of(None, datasets=["toy", "shards"], data_root="data")
+    _, files = workflow.targets["unpaired"]
+    assert files[:2] == ["results/unpaired/shards/s1/tiles.npy", "results/unpaired/shards/s1/tiles.parquet"]
+    assert len(files) == 6 and not any("shards" in file for file in workflow.targets["quality"][1])
+    alone = {"splits": {}, "panels": {}, "tables": {}, "figures": {}, "papers": []}
+    workflow = workflow_of(None, datasets=["shards"], data_root="data", **alone)
+    assert list(workflow.targets) == ["unpaired"]
+
+
+def test_no_split_can_be_of_tiles_without_expression(shards, problems_of):
+    splits = {"of": {"dataset": "shards", "kind": "slides", "test": ["s1"]}, **study()["splits"]}
+    (line,) = problems_of(None, datasets=["toy", "shards"], data_root="data", splits=splits)
+    assert line.startswith("splits.of: dataset: 'shards' has tiles without expression") and "`unpaired`" in line
 
 
 # --- digests of earlier downloads -------------------------------------------------------------------------------------
@@ -273,11 +323,11 @@ def test_the_list_tells_sizes_licence_gate_and_totals(workflow_of, tmp_path, mon
     told = workflow_of(content).download_list(ask=False)
     lines = {line.split("<-")[0].split()[-1]: line for line in told.splitlines() if "<-" in line}
     assert len(lines) == 3 + 3 + 1
-    assert "2.5 GB" in lines["downloads/toy/s1.tif"] and "[there, sha256" in lines["downloads/toy/s1.tif"]
+    assert "2.5 GB" in lines["downloads/toy/s1.tif"] and "[there, no digest" in lines["downloads/toy/s1.tif"]
     assert "there" not in lines["downloads/toy/s2.tif"]
     assert "500 kB" in lines["downloads/toy/outs.zip"] and "6 files taken out" in lines["downloads/toy/outs.zip"]
     assert "size unknown" in lines["downloads/toy/s1/positions.csv"]
-    assert "sha256 not published" in lines["downloads/toy/s1/positions.csv"]
+    assert "no digest published" in lines["downloads/toy/s1/positions.csv"]
     assert "licence: MIT (nobody)" in told
     assert f"https://example.org/terms; the token is looked for in TOY_TOKEN, which {state}" in told
     assert told.endswith("To fetch: 6 files, 5.0 GB and 3 of unknown size. Already there: 1.")

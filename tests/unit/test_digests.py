@@ -38,9 +38,13 @@ def package(tmp_path, monkeypatch):
     return folder
 
 
+def forget():
+    for remembered in (digests._closure, digests._imports, digests.script_digest):
+        remembered.cache_clear()
+
+
 def all_digests():
-    digests._closure.cache_clear()
-    digests._imports.cache_clear()
+    forget()
     return {module: digests.code_digest(module) for module in MODULES}
 
 
@@ -119,6 +123,61 @@ def test_where_the_package_lies_does_not_matter(package, tmp_path, monkeypatch):
 def test_an_absent_module(package):
     with pytest.raises(FileNotFoundError, match="no module 'absent'"):
         digests.code_digest("absent")
+
+
+SCRIPT_FILES = {
+    "step.py": "from toy.job import job\n\nwith job(snakemake):\n    from toy.lazy import use\n\n    use()\n",
+    "loader.py": "from toy.job import job\nfrom toy.group import one\n",
+}
+
+
+@pytest.fixture
+def scripts(package, tmp_path, monkeypatch):
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    for name, text in SCRIPT_FILES.items():
+        (folder / name).write_text(text)
+    (package / "job.py").write_text("from .apart import TEXT\n")
+    monkeypatch.setattr(digests, "SCRIPTS", folder)
+    return folder
+
+
+def script_digests():
+    forget()
+    return {
+        "step": digests.script_digest("step"),
+        "loader": digests.script_digest("loader"),
+        "loader of two": digests.script_digest("loader", "group.two"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("lazy.py", {"step"}),  # imported by the script, inside the frame
+        ("base.py", {"step", "loader", "loader of two"}),  # imported by what is imported
+        ("group/one.py", {"loader", "loader of two"}),
+        ("group/two.py", {"loader of two"}),  # named: no import statement shows it
+        ("group/inner/deep.py", set()),  # in the folder of a package that is imported, but used by nobody
+        ("job.py", set()),  # the frame
+        ("apart.py", set()),  # used by the frame alone
+        ("far.py", set()),
+    ],
+)
+def test_a_changed_module_changes_the_steps_that_import_it(package, scripts, file, expected):
+    before = script_digests()
+    with (package / file).open("a") as module:
+        module.write("\nCHANGED = 1\n")
+    after = script_digests()
+    assert {step for step in before if before[step] != after[step]} == expected
+
+
+def test_a_changed_script_changes_its_own_step(package, scripts):
+    before = script_digests()
+    (scripts / "step.py").write_text(SCRIPT_FILES["step.py"].replace("use()", "use(2)"))
+    (scripts / "loader.py").write_text("# A comment.\n" + SCRIPT_FILES["loader.py"])
+    after = script_digests()
+    assert {step for step in before if before[step] != after[step]} == {"step"}
 
 
 def test_digest_of_values():

@@ -1,45 +1,76 @@
 """The conda environments and the locks name the same versions, with hashes and without an index."""
 
+import ast
 import re
+import sys
+from functools import cache
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
-from packaging.markers import Marker
+from locks import (
+    ENVIRONMENTS,
+    LOCKS,
+    PYTHON_3_11,
+    ROOT,
+    SCRIPTS,
+    STANDS_FOR,
+    entries,
+    environments_of,
+    pins,
+    pip_part,
+)
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from rattler import MatchSpec
 
-ROOT = Path(__file__).parents[2]
-LOCKS = sorted((ROOT / "requirements").iterdir())
-ENVIRONMENTS = sorted((ROOT / "workflow" / "envs").glob("*.yaml"))
-PYTHON_3_11 = {
-    "python_version": "3.11",
-    "python_full_version": "3.11.9",
-    "implementation_name": "cpython",
-    "platform_python_implementation": "CPython",
-    "sys_platform": "linux",
-    "platform_system": "Linux",
-    "platform_machine": "x86_64",
-    "os_name": "posix",
-    "extra": "",
-}
+from stmorph.digests import PACKAGE, code_files, script_files
+
+MARK = "# And what these need"
+# Steps that can do without say so in a sentence; the environment of that name has it.
+OPTIONAL = {"staintools", "spatialdata"}
+# What a script loads by a name of the config.
+BY_NAME = {"train": ["methods"], "sample": ["methods"], "gene_importance": ["methods"], "figure": ["figures"]}
 
 
-def entries(lock: Path) -> list[str]:
-    """Return the lock's requirements, each on one line, without comments."""
-    text = "\n".join(line for line in lock.read_text().splitlines() if not line.lstrip().startswith("#"))
-    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+def needed_by(packages: set[str]) -> set[str]:
+    """Return packages and all that they need on Linux, as those that are installed here say."""
+    seen, todo = set(), [(name, "") for name in sorted(packages)]
+    while todo:
+        name, extra = todo.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for requirement in map(Requirement, distribution(STANDS_FOR.get(name, name)).requires or []):
+            if requirement.marker is None or requirement.marker.evaluate({**PYTHON_3_11, "extra": extra}):
+                todo += [(canonicalize_name(requirement.name), extra) for extra in ("", *requirement.extras)]
+    return {name for name, _ in seen}
 
 
-def pins(lock: Path) -> dict[str, str]:
-    """Return package -> version where the lock is for Python 3.11 on Linux."""
-    found = {}
-    for entry in entries(lock):
-        requirement, _, marker = entry.partition(" --hash")[0].partition(";")
-        name, _, version = requirement.strip().partition("==")
-        if not marker.strip() or Marker(marker.strip()).evaluate(PYTHON_3_11):
-            assert canonicalize_name(name) not in found, f"{lock.name} pins {name} twice for Python 3.11"
-            found[canonicalize_name(name)] = version.strip()
-    return found
+def own_packages(file: Path) -> set[str]:
+    """Return the packages that stand in an environment by hand: what its steps import."""
+    above = file.read_text().partition(MARK)[0]
+    return {canonicalize_name(name) for name in re.findall(r"^      - ([^\s=]+)==", above, re.MULTILINE)}
+
+
+@cache
+def providers() -> dict[str, list[str]]:
+    """Return module -> the packages that hold it."""
+    return dict(packages_distributions())
+
+
+def third_party(script: str) -> set[str]:
+    """Return the packages that a script and the library below it import, also inside functions."""
+    files = {ROOT / "workflow" / "scripts" / f"{script}.py", PACKAGE / "job.py", *script_files(script)}
+    files |= code_files(*BY_NAME.get(script, []))
+    found = set()
+    for node in [node for file in files for node in ast.walk(ast.parse(file.read_text()))]:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"stmorph"}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
@@ -57,18 +88,45 @@ def test_no_lock_names_an_index_or_a_host(lock):
 
 
 @pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda path: path.name)
-def test_environments_have_the_locked_versions(file):
+def test_environments_ask_conda_for_exact_versions_from_open_channels(file):
     environment = yaml.safe_load(file.read_text())
-    conda = [item for item in environment["dependencies"] if isinstance(item, str)]
-    assert "python=3.11" in conda
-    wanted = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert environment["channels"] == ["conda-forge", "bioconda", "nodefaults"]
+    specs = [MatchSpec(item, strict=True) for item in environment["dependencies"] if isinstance(item, str)]
+    assert {"python", "pip"} <= {spec.name.normalized for spec in specs}
+    for spec in specs:
+        assert re.fullmatch(r"==\d+(\.\d+)+", spec.version), f"{spec} is not one version"
+
+
+@pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda path: path.name)
+def test_environments_say_what_they_are_for(file):
+    assert file.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda path: path.name)
+def test_environments_have_the_locked_versions(file):
     locked = pins(ROOT / "requirements" / "dev.lock")
-    # The build of OpenCV without a screen's libraries stands in for the other in the lock.
-    stands_for = {"opencv-python": "opencv-python-headless"}
-    for requirement in wanted:
-        name, _, version = requirement.partition("==")
-        name = canonicalize_name(name)
-        assert version == locked.get(stands_for.get(name, name)), requirement
+    for requirement in map(Requirement, pip_part(file)):
+        name = canonicalize_name(requirement.name)
+        assert str(requirement.specifier) == f"=={locked.get(STANDS_FOR.get(name, name))}", requirement
+
+
+@pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda path: path.name)
+def test_environments_pin_all_that_their_packages_need_and_nothing_else(file):
+    if sys.version_info[:2] != (3, 11) or sys.platform != "linux":
+        pytest.skip("the environments are for Python 3.11 on Linux, and so must be the packages that are asked")
+    listed = [canonicalize_name(Requirement(line).name) for line in pip_part(file)]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == needed_by(own_packages(file))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_environments_list_what_their_scripts_import(script):
+    """A package that a step finds only because another one needs it is gone with the other one's next version."""
+    imported = third_party(script)
+    for file in environments_of(script):
+        for module in sorted(imported - (OPTIONAL - {file.stem})):
+            names = {canonicalize_name(name) for name in providers().get(module, [module])}
+            assert own_packages(file) & names, f"{script}.py imports {module}, which {file.name} does not list"
 
 
 def test_the_locks_agree():

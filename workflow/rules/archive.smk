@@ -17,7 +17,7 @@ rule archive_scores:
         runtime=10,
     params:
         about=lambda w: bundle_about(study, "scores"),
-        code=code_digest("bundle.pack"),
+        code=script_digest("archive"),
         results=lambda w: study.config.results,
     script:
         "../scripts/archive.py"
@@ -41,7 +41,7 @@ rule archive_models:
         runtime=120,
     params:
         about=lambda w: bundle_about(study, "models"),
-        code=code_digest("bundle.pack"),
+        code=script_digest("archive"),
         results=lambda w: study.config.results,
     script:
         "../scripts/archive.py"

@@ -4,6 +4,7 @@ rule embedding:
         image=paths.tiling("image.npy"),
         record=paths.tiling("image.json"),
         tiles=paths.tiling("tiles.parquet"),
+        weights=lambda w: study.at_hand(study.weights(w.encoder)),
     output:
         paths.tiling("{encoder}.zarr.zip"),
     log:
@@ -12,13 +13,11 @@ rule embedding:
         paths("benchmarks/embedding/{dataset}/{slide}/{tiles}/{encoder}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("embedding")
     resources:
-        **gpus(lambda w: study.encoder_gpu(w.encoder)),
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=240,
+        **asks("embedding", mem_mb=3000, runtime=240, gpu=lambda w: study.encoder_gpu(w.encoder)),
     params:
         encoder=lambda w: study.config.encoders[w.encoder].model_dump(),
-        code=code_digest("encoders", "image.tiles"),
+        code=script_digest("embedding"),
     script:
         "../scripts/embedding.py"

@@ -11,6 +11,8 @@ if study.fetched:
             f"{study.downloads}/logs/{{file}}.benchmark.tsv"
         wildcard_constraints:
             file=study.fetched_pattern,
+        # First of all: a file that cannot be had ends the run before hours are spent, not after.
+        priority: 3
         localrule: True
         conda:
             "../envs/stmorph.yaml"
@@ -45,10 +47,9 @@ for number, archived in enumerate(study.archived):
             f"{study.downloads}/logs/unpack_{number}.benchmark.tsv"
         conda:
             "../envs/stmorph.yaml"
-        threads: 1
+        threads: asks.cpus("unpack")
         resources:
-            mem_mb=500,
-            runtime=120,
+            **asks("unpack", mem_mb=500, runtime=120),
         params:
             members=[member.address for member in archived.members],
             archived=archived,

@@ -15,13 +15,12 @@ rule figure:
         paths("benchmarks/figure/{figure}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("figure")
     resources:
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=30,
+        **asks("figure", mem_mb=3000, runtime=30),
     params:
         figure=lambda w: study.config.figures[w.figure].model_dump(),
         runs=lambda w: study.figure_runs(w.figure),
-        code=lambda w: code_digest(f"figures.{study.config.figures[w.figure].kind}", "load_units"),
+        code=lambda w: script_digest("figure", f"figures.{study.config.figures[w.figure].kind}"),
     script:
         "../scripts/figure.py"

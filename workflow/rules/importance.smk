@@ -10,11 +10,9 @@ rule importance:
         paths("benchmarks/importance/{importance}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("importance")
     resources:
-        **gpus(lambda w: max(study.plan.resources(run).gpu for run in study.plan.importance_runs[w.importance])),
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=120,
+        **asks("importance", mem_mb=4000, runtime=120, gpu=lambda w: study.importance_gpu(w.importance)),
     params:
         entry=lambda w: study.config.importance[w.importance].model_dump(),
         runs=lambda w: [run.as_dict() for run in study.plan.importance_runs[w.importance]],
@@ -26,7 +24,7 @@ rule importance:
 rule enrichment:
     input:
         importance=paths("importance/{importance}/importance.csv"),
-        gene_sets=lambda w: study.importance_gene_sets(w.importance),
+        gene_sets=lambda w: study.at_hand(study.importance_gene_sets(w.importance)),
     output:
         enrichment=paths("importance/{importance}/enrichment.csv"),
         prerank=paths("importance/{importance}/prerank.csv"),
@@ -42,12 +40,11 @@ rule enrichment:
         paths("benchmarks/enrichment/{importance}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("enrichment")
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
-        runtime=30,
+        **asks("enrichment", mem_mb=2000, runtime=30),
     params:
         entry=lambda w: study.config.importance[w.importance].model_dump(),
-        code=code_digest("runs.importance", "figures.importance"),
+        code=script_digest("enrichment"),
     script:
         "../scripts/enrichment.py"

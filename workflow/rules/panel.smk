@@ -12,12 +12,18 @@ rule panel:
         paths("benchmarks/panel/{dataset}/{split}/{panel}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("panel")
     resources:
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=20,
+        **asks(
+            "panel",
+            mem_mb=lambda w: panel_mb(
+                study.config.panels[w.panel].kind,
+                [paths.slide("slide.h5ad", w.dataset, slide) for slide in study.slides(w.dataset)],
+            ),
+            runtime=30,
+        ),
     params:
         panel=lambda w: study.config.panels[w.panel].model_dump(),
-        code=code_digest("panels"),
+        code=script_digest("panel"),
     script:
         "../scripts/panel.py"

@@ -2,7 +2,7 @@
 rule quality_page:
     input:
         slide=paths.slide("slide.h5ad"),
-        image=lambda w: study.source_paths(w.dataset, w.slide)["image"],
+        image=lambda w: study.at_hand(study.source_paths(w.dataset, w.slide)["image"]),
         tiles=lambda w: study.quality_tilings("tiles.parquet", w.dataset, w.slide),
         records=lambda w: study.quality_tilings("image.json", w.dataset, w.slide),
     output:
@@ -19,14 +19,13 @@ rule quality_page:
         paths("benchmarks/quality/{dataset}/{slide}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("quality_page")
     resources:
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=30,
+        **asks("quality_page", mem_mb=lambda w: quality_mb(paths.slide("slide.h5ad", w.dataset, w.slide)), runtime=30),
     params:
         tilings=lambda w: study.tilings_of(w.dataset),
         seed=study.config.seeds[0],
-        code=code_digest("quality.measure", "quality.page"),
+        code=script_digest("quality"),
     script:
         "../scripts/quality.py"
 
@@ -55,6 +54,6 @@ rule quality_table:
         mem_mb=500,
         runtime=5,
     params:
-        code=code_digest("quality.summary"),
+        code=script_digest("quality_table"),
     script:
         "../scripts/quality_table.py"

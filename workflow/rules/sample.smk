@@ -11,11 +11,9 @@ rule sample:
     priority: 1
     conda:
         "../envs/stmorph.yaml"
-    threads: lambda w: study.run(w).training.get("cpu_threads", 1)
+    threads: asks.cpus("sample")
     resources:
-        **gpus(lambda w: study.resources(w).gpu),
-        mem_mb=lambda w, attempt: study.resources(w).mem_mb * attempt,
-        runtime=lambda w: study.resources(w).runtime,
+        **asks("sample", more_mb=lambda w: units_mb(study.sample_inputs(study.run(w)))),
     params:
         run=lambda w: study.run(w).as_dict(),
         code=lambda w: study.code_of(study.run(w), "sample"),

@@ -16,15 +16,14 @@ for name, dataset in study.study.datasets.items():
                 paths(f"benchmarks/simulate/{name}/{{slide}}.tsv")
             conda:
                 "../envs/stmorph.yaml"
-            threads: 1
+            threads: asks.cpus("simulate")
             resources:
-                mem_mb=lambda w, attempt: 2000 * attempt,
-                runtime=20,
+                **asks("simulate", mem_mb=2000, runtime=20),
             params:
                 options=lambda w, dataset=dataset: {**dataset.simulate, **dataset.slides[w.slide].simulate},
                 patient=lambda w, dataset=dataset: dataset.slides[w.slide].patient,
                 seed=study.config.seeds[0],
-                code=code_digest("simulate"),
+                code=script_digest("simulate"),
             script:
                 "../scripts/simulate.py"
 
@@ -45,6 +44,6 @@ for name, dataset in study.study.datasets.items():
                 mem_mb=500,
                 runtime=5,
             params:
-                code=code_digest("simulate"),
+                code=script_digest("gene_sets"),
             script:
                 "../scripts/gene_sets.py"

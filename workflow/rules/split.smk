@@ -12,13 +12,12 @@ rule split:
         paths("benchmarks/split/{dataset}/{split}.tsv")
     conda:
         "../envs/stmorph.yaml"
-    threads: 1
+    threads: asks.cpus("split")
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
-        runtime=10,
+        **asks("split", mem_mb=2000, runtime=10),
     params:
         split=lambda w: study.split_config(w.split),
         fov_um=lambda w: study.widest_fov_um(w.dataset),
-        code=code_digest("splits", "leakage"),
+        code=script_digest("split"),
     script:
         "../scripts/split.py"

@@ -27,6 +27,6 @@ rule table:
         cells=lambda w: study.table_cells(w.table),
         paper=lambda w: study.paper_of(w.table),
         datasets=lambda w: study.datasets_of(w.table),
-        code=code_digest("tables"),
+        code=script_digest("table"),
     script:
         "../scripts/table.py"

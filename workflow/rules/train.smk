@@ -15,11 +15,13 @@ rule train:
     priority: 2
     conda:
         "../envs/stmorph.yaml"
-    threads: lambda w: study.run(w).training.get("cpu_threads", 1)
+    threads: asks.cpus("train")
     resources:
-        **gpus(lambda w: study.resources(w).gpu),
-        mem_mb=lambda w, attempt: study.resources(w).mem_mb * attempt,
-        runtime=lambda w: study.resources(w).runtime,
+        **asks(
+            "train",
+            paths("logs/train/{dataset}/{split}/{panel}/{label}/seed{seed}.log"),
+            more_mb=lambda w: units_mb(study.data_inputs(study.run(w))),
+        ),
     params:
         run=lambda w: study.run(w).as_trained(),
         work=paths("work"),

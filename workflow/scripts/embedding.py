@@ -1,4 +1,4 @@
-from stmorph.job import job
+from stmorph.job import job, named
 
 with job(snakemake):
     import pandas as pd
@@ -10,7 +10,7 @@ with job(snakemake):
     from stmorph.image.views import VIEWS
 
     config = snakemake.params.encoder
-    encoder = open_encoder(config["model"], config["options"])
+    encoder = open_encoder(config["model"], config["options"], named(snakemake.input)["weights"])
     tiles = pd.read_parquet(snakemake.input.tiles)
     tiles = tiles[tiles["kept"]]
     views = VIEWS[: config["views"]]

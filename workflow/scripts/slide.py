@@ -7,7 +7,8 @@ with job(snakemake):
 
     files = {role: Path(path) for role, path in snakemake.input.items()}
     reader = READERS[snakemake.params.reader]
-    slide = read_slide(reader, files, SlideInfo(**snakemake.params.info), reader.Options(**snakemake.params.options))
+    info, options = SlideInfo(**snakemake.params.info), reader.Options(**snakemake.params.options)
+    slide = read_slide(reader, files, info, options, lazy=True)
     write_slide(slide, Path(snakemake.output[0]))
     print(
         f"{slide.n_obs} {slide.uns['stmorph']['unit']}s, {slide.n_vars} genes; not kept: {slide.uns['stmorph']['lost']}"

@@ -4,13 +4,14 @@ with job(snakemake):
     import json
 
     from stmorph.files import whole
-    from stmorph.leakage import leakage_report, refuse_leaks
+    from stmorph.leakage import leakage_report, refuse_leaks, window_cells
     from stmorph.splits import kept_units, split_units
 
     config, fold = snakemake.params.split
     units = kept_units(snakemake.input.slides, snakemake.input.tiles)
     split = split_units(units, config, snakemake.wildcards.split, fold)
-    report = leakage_report(split, snakemake.params.fov_um, config["replication"])
+    cells = window_cells(snakemake.input.slides)
+    report = leakage_report(split, snakemake.params.fov_um, config["replication"], cells)
     print(json.dumps(report, indent=1))
     refuse_leaks(report, snakemake.wildcards.split)
     with whole(snakemake.output.split) as partial:

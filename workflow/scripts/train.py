@@ -9,4 +9,5 @@ with job(snakemake):
         dict(snakemake.output.items()),
         snakemake.params.work,
         snakemake.params.code,
+        snakemake.threads,
     )

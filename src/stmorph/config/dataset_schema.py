@@ -5,11 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from .schema import Closed, Name
+from .closed import Closed, Name
 
+TILES_ALONE = frozenset({"spider"})
+"""Readers of tiles without expression: their data sets make no slides, and no run can be of them."""
 SlideName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 def _relative(path: str) -> str:
@@ -41,6 +44,7 @@ class ArchiveEntry(Closed):
     mirrors: list[Url] = Field(default_factory=list)
     size_bytes: Annotated[int, Field(ge=1)] | None = None
     sha256: Sha256 | None = None
+    md5: Md5 | None = None
     hub: Annotated[str, AfterValidator(_relative)] | None = None
 
     @model_validator(mode="after")
@@ -57,6 +61,11 @@ class ArchiveEntry(Closed):
     def fetched(self) -> bool:
         """Whether the entry says where the file can be fetched from."""
         return self.url is not None or self.hub is not None
+
+    @property
+    def digest(self) -> str | None:
+        """The key of a digest that is given, if one is."""
+        return next((key for key in ("sha256", "md5") if getattr(self, key) is not None), None)
 
 
 class FileEntry(ArchiveEntry):
@@ -146,14 +155,21 @@ class DatasetConfig(Closed):
 
     def _digest_is_of_one_file(self) -> None:
         for name, archive in self.archives.items():
-            if archive.sha256 is not None and "{slide}" in archive.path and len(self.slides) > 1:
+            if archive.digest is not None and "{slide}" in archive.path and len(self.slides) > 1:
                 raise ValueError(
-                    f"archives.{name}.sha256 cannot be that of every slide's archive; name one archive each"
+                    f"archives.{name}.{archive.digest} cannot be that of every slide's archive; name one archive each"
                 )
         for role, file in self.files.items():
             users = [slide for slide in self.slides.values() if role not in slide.files]
-            if file.sha256 is not None and "{slide}" in file.path and len(users) > 1:
-                raise ValueError(f"files.{role}.sha256 cannot be that of every slide's file; say it below each slide")
+            if file.digest is not None and "{slide}" in file.path and len(users) > 1:
+                raise ValueError(
+                    f"files.{role}.{file.digest} cannot be that of every slide's file; say it below each slide"
+                )
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether it has tiles without expression, for training without it."""
+        return self.reader in TILES_ALONE
 
     def _entries(self) -> list[tuple[str, ArchiveEntry]]:
         """Return where each entry stands, and the entry."""

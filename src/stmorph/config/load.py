@@ -10,7 +10,8 @@ import yaml
 from ..errors import ConfigError
 from .check import Problems
 from .dataset_schema import DatasetConfig
-from .schema import MethodConfig, PaperConfig, StudyConfig, TableConfig
+from .method_schema import MethodConfig
+from .schema import PaperConfig, StudyConfig, TableConfig
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def load_study(raw: Mapping[str, Any], config_dir: Path, source: str = "config")
         if (dataset := problems.validate(DatasetConfig, content, _short(file))) is not None:
             datasets[name] = dataset
 
+    _add_subsets(config, datasets, config_dir, source, problems)
+
     methods: dict[str, MethodConfig] = {}
     available = _names(config_dir / "methods")
     for name in config.methods:
@@ -125,6 +128,28 @@ def load_study(raw: Mapping[str, Any], config_dir: Path, source: str = "config")
     return Study(config, datasets, methods, checked, papers, used_papers)
 
 
+def _add_subsets(
+    config: StudyConfig, datasets: dict[str, DatasetConfig], config_dir: Path, source: str, problems: Problems
+) -> None:
+    """Add the study's subsets to its data sets; a subset's files lie where those of its data set do."""
+    for name, subset in config.subsets.items():
+        where = f"{source}: subsets.{name}"
+        if name in _names(config_dir / "datasets"):
+            problems.add(where, "a data set has this name; give the subset its own")
+            continue
+        for parent, _, content in _named("datasets", [subset.of], config_dir, where, problems):
+            whole = problems.validate(DatasetConfig, content, _short(config_dir / "datasets" / f"{parent}.yaml"))
+            if whole is None:
+                continue
+            known = [problems.known(f"{where}: slides", one, whole.slides, "slide") for one in subset.slides]
+            if whole.simulate is not None:
+                problems.add(where, f"data set {parent!r} is drawn, for each study anew; name a data set with files")
+            elif all(known):
+                slides = {key: one for key, one in whole.slides.items() if key in (subset.slides or whole.slides)}
+                told = {"reader_options": merge(whole.reader_options, subset.reader_options)}
+                datasets[name] = whole.model_copy(update={"slides": slides, "root": whole.root or parent, **told})
+
+
 def _readable(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a faulty study names, as far as it has the shape that was expected."""
 
@@ -138,6 +163,7 @@ def _readable(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: texts(raw.get(key)) for key in ("datasets", "papers")},
         **{key: mappings(raw.get(key)) for key in ("methods", "tables")},
+        "subsets": {},
         "scale": raw["scale"] if isinstance(raw.get("scale"), str) else None,
     }
 

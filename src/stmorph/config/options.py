@@ -19,6 +19,7 @@ def check_options(study: Study, plan: Plan, problems: Problems | None = None) ->
     """
     with noted(problems) as found:
         _check_tiles(study, plan, found)
+        _check_channels(study, plan, found)
         _check_datasets(study, found)
         _check_encoders(study, found)
         _check_runs(study, plan, found)
@@ -46,14 +47,47 @@ def _check_tiles(study: Study, plan: Plan, problems: Problems) -> None:
                 )
 
 
+def _check_channels(study: Study, plan: Plan, problems: Problems) -> None:
+    """Note an extra channel that a slide with such tiles has no file for."""
+    from ..read import READERS
+
+    for dataset, tiles in sorted({(run.dataset, run.tiles) for run in plan.runs}):
+        entry = study.datasets[dataset]
+        reader = READERS.get(entry.reader)
+        channels = study.config.tiles.get(tiles, {}).get("channels") or ()  # an unknown tiling is told already
+        for channel in [one for one in channels if reader is not None and isinstance(one, str)]:
+            roles = reader.channels.get(channel, ())
+            without = [slide for slide, one in entry.slides.items() if not {*roles} & {*entry.files, *one.files}]
+            if not roles:
+                problems.add(
+                    f"tiles.{tiles}: channels",
+                    f"{channel!r} is not to be had of dataset {dataset!r}, whose reader {entry.reader!r} gives "
+                    f"{', '.join(reader.channels) or 'none'}; leave it out, or name another tiling for these runs",
+                )
+            elif without:
+                named = " or ".join(map(repr, roles))
+                problems.add(
+                    f"{study.config.dataset_file(dataset)}: slides.{without[0]}.files",
+                    f"role {named}, of which channel {channel!r} of tiles.{tiles} is made, is missing; name the file, "
+                    "or leave the channel out",
+                )
+
+
 def _check_datasets(study: Study, problems: Problems) -> None:
     from ..read import READERS
     from ..simulate.options import SimulationOptions
 
+    splits = study.config.splits.items()
     for name, dataset in study.datasets.items():
-        path = f"config/datasets/{name}.yaml"
+        path = study.config.dataset_file(name)
         if not problems.known(f"{path}: reader", dataset.reader, READERS, "reader"):
             continue
+        if dataset.unpaired and (used := next((split for split in splits if split[1].dataset == name), None)):
+            problems.add(
+                f"splits.{used[0]}: dataset",
+                f"{name!r} has tiles without expression, so no run can be of it; split another dataset (the target "
+                "`unpaired` makes a store of its tiles)",
+            )
         roles = READERS[dataset.reader].roles
         for slide, entry in dataset.slides.items():
             files = {**dataset.files, **entry.files}
@@ -94,7 +128,7 @@ def _check_encoders(study: Study, problems: Problems) -> None:
 def _check_runs(study: Study, plan: Plan, problems: Problems) -> None:
     from ..methods.registry import load_method
     from ..training.options import TrainingOptions
-    from .schema import SamplingConfig
+    from .method_schema import SamplingConfig
 
     seen = set()
     for run in plan.runs:
@@ -127,12 +161,13 @@ def _check_cells(study: Study, run: Run, path: str, problems: Problems) -> None:
             problems.add(
                 path,
                 f"the method needs cells, which slide {slide!r} of dataset {run.dataset!r} does not give; set windows "
-                "in its reader_options (reader 'xenium'), or use a single-unit method",
+                "in its reader_options (readers 'xenium', 'hest' and 'visium_hd' with nuclei), or use a single-unit "
+                "method",
             )
             return
         if windows.get("fov_um") != tiling.get("fov_um"):
             problems.add(
-                f"config/datasets/{run.dataset}.yaml: slides.{slide}: reader_options: windows.fov_um",
+                f"{study.config.dataset_file(run.dataset)}: slides.{slide}: reader_options: windows.fov_um",
                 f"{windows.get('fov_um')} is not the fov_um of tiles.{run.tiles} ({tiling.get('fov_um')}); a window's "
                 "cells must be those in its picture: give both the same",
             )

@@ -3,13 +3,14 @@
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from .check import Problems, noted
 from .load import Study, merge
-from .schema import ResourceConfig, RunConfig, SplitConfig
+from .method_schema import JobConfig
+from .schema import RunConfig, SplitConfig
 
-OWN_TARGETS = ("quality", "scores", "tables", "archive", "cost", "targets", "downloads")
+OWN_TARGETS = ("quality", "scores", "tables", "archive", "cost", "targets", "downloads", "unpaired")
 """Targets that every study has; no table, figure or importance may be called so."""
 
 
@@ -145,9 +146,14 @@ class Plan:
                 seen.setdefault(run.key, run)
         return list(seen.values())
 
-    def resources(self, run: Run) -> ResourceConfig:
-        """Return what a training or sampling job of the run asks for."""
-        return self.study.methods[run.method].resources
+    def asked(self, rule: Literal["train", "sample", "score"], run: Run) -> JobConfig:
+        """Return what a job of the run asks for; sampling takes one GPU of those that train."""
+        own = self.study.methods[run.method].resources
+        if rule == "score":
+            return own.scoring.over(self.config.resources.get("score", JobConfig()))
+        if rule == "train":
+            return own.over(JobConfig())
+        return own.sampling.over(JobConfig(gpu=min(own.gpu, 1))).over(own)
 
     def tested_slides(self, run: Run) -> set[str]:
         """Return the slides that a run tests as a whole: empty for splits within slides and for a paper's own."""
@@ -258,6 +264,10 @@ class Paths:
     def tiling(self, file: str, dataset: str = "{dataset}", slide: str = "{slide}", tiles: str = "{tiles}") -> str:
         """Return a file of a slide's tiling."""
         return self("slides", dataset, slide, tiles, file)
+
+    def unpaired(self, file: str, dataset: str = "{dataset}", slide: str = "{slide}") -> str:
+        """Return a file of a slide's tiles without expression."""
+        return self("unpaired", dataset, slide, file)
 
     def split(self, file: str, dataset: str = "{dataset}", split: str = "{split}") -> str:
         """Return a file of a split."""

@@ -1,13 +1,12 @@
-"""What a study, a method and a paper may say. Every object is closed: `check.py` tells an unknown key."""
+"""What a study and a paper may say. Every object is closed: `check.py` tells an unknown key."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ..expression import TargetSpace
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
-"""Names become folders: letters, digits, `_` and `.`; `-` is kept free to join a method with its variant."""
+from .closed import Closed, Name
+from .method_schema import JobConfig, JobRule
 
 
 def _distinct(values: list) -> list:
@@ -19,12 +18,6 @@ def _distinct(values: list) -> list:
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
 """Each once: the same run counted twice would feign agreement between seeds."""
-
-
-class Closed(BaseModel):
-    """A frozen object that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 # --- what a run is made of --------------------------------------------------------------------------------------------
@@ -82,6 +75,14 @@ class SplitConfig(Closed):
         return self
 
 
+class SubsetConfig(Closed):
+    """Some slides of a data set, or other units of them, as a data set of its own."""
+
+    of: Name
+    slides: Annotated[list[str], AfterValidator(_distinct)] = []
+    reader_options: dict[str, Any] = {}
+
+
 class PanelConfig(Closed):
     """How the genes of a run are chosen (on the training units only).
 
@@ -89,10 +90,11 @@ class PanelConfig(Closed):
     variability.
     hvg: the same union, then the `genes` highest in mean.
     deg: differentially expressed between `groups` (an obs column or `leiden`).
+    all: every gene that the slides have in common, but the constant ones.
     list: a published list from `file`, kept for replication.
     """
 
-    kind: Literal["hmhvg", "hvg", "deg", "list"]
+    kind: Literal["hmhvg", "hvg", "deg", "all", "list"]
     genes: Annotated[int, Field(ge=1)] | None = None
     hvg_per_slide: Annotated[int, Field(ge=1)] = 2000
     drop_mitochondrial: bool = True
@@ -104,41 +106,9 @@ class PanelConfig(Closed):
     def _complete(self) -> "PanelConfig":
         if self.kind == "list" and self.file is None:
             raise ValueError("a panel of kind 'list' also needs file")
-        if self.kind != "list" and self.genes is None:
+        if self.kind not in ("all", "list") and self.genes is None:
             raise ValueError(f"a panel of kind {self.kind!r} also needs genes (how many)")
         return self
-
-
-class MethodConfig(Closed):
-    """`config/methods/<name>.yaml`; `scales` are presets merged over the rest."""
-
-    title: str
-    family: Literal["generator", "predictor"]
-    description: str
-    citation: str = ""
-    options: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    sampling: "SamplingConfig" = Field(default_factory=lambda: SamplingConfig())
-    resources: "ResourceConfig" = Field(default_factory=lambda: ResourceConfig())
-    target_space: TargetSpace = "log1p_cp10k"
-    encoder: Name | None = None
-    scales: dict[Literal["full", "small", "smoke"], dict[str, Any]] = {}
-
-
-class SamplingConfig(Closed):
-    """How a trained method is drawn from."""
-
-    draws: Annotated[int, Field(ge=1)] = 1
-    chunk: Annotated[int, Field(ge=1)] = 64
-    max_units: Annotated[int, Field(ge=1)] | None = None
-
-
-class ResourceConfig(Closed):
-    """What a training or sampling job of the method asks for."""
-
-    mem_mb: Annotated[int, Field(ge=100)] = 3000
-    runtime: Annotated[int, Field(ge=1)] = 60
-    gpu: Annotated[int, Field(ge=0)] = 0
 
 
 class RunConfig(Closed):
@@ -294,6 +264,7 @@ class StudyConfig(Closed):
     downloads: str = "downloads"
     results: str = "results"
     datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
+    subsets: dict[Name, SubsetConfig] = {}
     papers: list[Name] = []
     tiles: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     encoders: Annotated[dict[Name, EncoderConfig], Field(min_length=1)]
@@ -304,3 +275,8 @@ class StudyConfig(Closed):
     tables: dict[Name, dict[str, Any]] = {}
     figures: dict[Name, FigureConfig] = {}
     importance: dict[Name, ImportanceConfig] = {}
+    resources: dict[JobRule, JobConfig] = {}
+
+    def dataset_file(self, name: str) -> str:
+        """Return the file that says where a data set's files are; a subset's is its data set's."""
+        return f"config/datasets/{self.subsets[name].of if name in self.subsets else name}.yaml"

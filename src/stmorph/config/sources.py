@@ -69,12 +69,14 @@ def archived_sources(datasets: dict[str, DatasetConfig], config: StudyConfig) ->
 def check_sources(
     study_datasets: dict[str, DatasetConfig], config: StudyConfig, problems: Problems | None = None
 ) -> None:
-    """Stop (or note in `problems`) where a file is neither on disk nor drawn nor to be fetched, or is another one.
+    """Stop (or note in `problems`) where the YAML contradicts itself, or what was fetched is another file.
+
+    Files that are not there are no fault of the study: `missing.py` tells them to the jobs that need them.
 
     Raises
     ------
     ConfigError
-        Lists every such file, with where the dataset can be downloaded.
+        Lists every such file.
     """
     with noted(problems) as found:
         lock = Path(config.downloads) / LOCK_NAME
@@ -85,14 +87,13 @@ def check_sources(
             digests = {}
         taken: dict[str, Source] = {}
         for name, dataset in study_datasets.items():
-            file = f"config/datasets/{name}.yaml"
+            file = config.dataset_file(name)
             try:
                 sources = list(every_source(name, dataset, config))
             except ConfigError as error:
                 found.add(file, str(error))
                 continue
             for key, source in sources:
-                _check_present(f"{file}: {key}", source, dataset, config, found)
                 for one in filter(None, (source, source.archive)):
                     if one.address is not None and taken.setdefault(one.path, one).address != one.address:
                         found.add(
@@ -101,20 +102,6 @@ def check_sources(
                             "give each file its own path",
                         )
                     _check_digest(f"{file}: {key}", one, digests, lock, found)
-
-
-def _check_present(where: str, source: Source, dataset: DatasetConfig, config: StudyConfig, found: Problems) -> None:
-    drawn = dataset.simulate is not None and not source.path.startswith(REPOSITORY)
-    if drawn or source.address is not None or Path(source.path).is_file():
-        return
-    if source.unavailable is not None:
-        found.add(
-            where.partition(".files.")[0],
-            f"not available: {source.unavailable}; leave it out, or set data_root if you have the files",
-        )
-        return
-    home = f" (published at {dataset.homepage})" if dataset.homepage else ""
-    found.add(where, f"{source.path} {_advice(source, config)}{home}")
 
 
 def _check_digest(where: str, source: Source, digests: dict[str, dict], lock: Path, found: Problems) -> None:
@@ -126,16 +113,6 @@ def _check_digest(where: str, source: Source, digests: dict[str, dict], lock: Pa
             f"sha256 {source.sha256} is expected of {source.path}, but what was fetched has {noted_digest} ({lock}); "
             "remove the file, so that it is fetched again, or correct sha256",
         )
-
-
-def _advice(source: Source, config: StudyConfig) -> str:
-    if source.path.startswith(REPOSITORY):
-        return "is not in the repository; put it there or name another file"
-    if config.data_root is None:
-        return "has no url to fetch it from; set data_root to the folder that holds the dataset"
-    if "*" in source.path:
-        return f"does not stand for exactly one file below data_root {config.data_root}; name the one"
-    return f"is not there although data_root is {config.data_root}; put it there"
 
 
 def _source(
@@ -181,6 +158,7 @@ def _published(entry: ArchiveEntry, dataset: DatasetConfig, folder: Path, archiv
         mirrors=tuple(entry.mirrors),
         size_bytes=entry.size_bytes,
         sha256=entry.sha256,
+        md5=entry.md5,
         hub=None if entry.hub is None else HubFile(hub.repo, hub.revision, hub.kind, entry.hub),
         archive=archive,
         member=entry.member if isinstance(entry, FileEntry) else None,

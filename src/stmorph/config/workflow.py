@@ -1,6 +1,5 @@
 """What the Snakefile asks for: the plan, the paths, the sources, and what each target is called."""
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,92 +7,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..digests import code_digest
+from ..digests import script_digest
 from ..errors import StmorphError
-from ..fetch.source import Archived, Source
 from ..figures import load_figure
 from .check import Problems
-from .checked import MethodFacts, method_facts, remember, remembered, study_key
+from .checked import method_facts, remember, remembered, study_key
+from .data_files import DataFiles
 from .downloads import download_list
-from .load import Study, load_study
+from .load import load_study
+from .missing import missing_sources
 from .options import check_options
 from .plan import Paths, Plan, Run, fold_names
-from .sources import archived_sources, check_sources, fetched_sources, gene_set_source, slide_sources
+from .sources import check_sources
 
 
 @dataclass(frozen=True)
-class Workflow:
-    """A study as the rules see it."""
-
-    study: Study
-    plan: Plan
-    paths: Paths
-    facts: Mapping[str, MethodFacts]
-
-    @property
-    def config(self):
-        """The study's config."""
-        return self.study.config
-
-    # --- slides ---
-
-    def slides(self, dataset: str) -> list[str]:
-        """Return a dataset's slides, sorted."""
-        return sorted(self.study.datasets[dataset].slides)
-
-    def sources(self, dataset: str, slide: str) -> dict[str, Source]:
-        """Return role -> source of a slide's files."""
-        return slide_sources(dataset, self.study.datasets[dataset], slide, self.config)
-
-    def source_paths(self, dataset: str, slide: str) -> dict[str, str]:
-        """Return role -> path of a slide's files, without the simulator's truth."""
-        return {role: source.path for role, source in self.sources(dataset, slide).items() if role not in TRUTH_ROLES}
-
-    def gene_sets(self, dataset: str, name: str) -> str:
-        """Return the path of a dataset's GMT file."""
-        return gene_set_source(dataset, self.study.datasets[dataset], name, self.config).path
-
-    @cached_property
-    def fetched(self) -> dict[str, Source]:
-        """Return path -> source of every file that comes over the network, archives included."""
-        return fetched_sources(self.study.datasets, self.config)
-
-    @cached_property
-    def archived(self) -> list[Archived]:
-        """Return the archives of which the study takes files."""
-        return archived_sources(self.study.datasets, self.config)
-
-    @property
-    def downloads(self) -> str:
-        """Return where fetched files lie, as their paths begin."""
-        return str(Path(self.config.downloads))
-
-    @property
-    def fetched_pattern(self) -> str:
-        """Return what matches the paths of fetched files below `downloads`, and nothing else."""
-        return "|".join(re.escape(str(Path(path).relative_to(self.downloads))) for path in sorted(self.fetched))
-
-    def slide_info(self, dataset: str, slide: str) -> dict[str, Any]:
-        """Return what the reader must know of a slide beyond its files."""
-        entry, parent = self.study.datasets[dataset].slides[slide], self.study.datasets[dataset]
-        return {
-            "dataset": dataset,
-            "slide": slide,
-            "platform": parent.platform,
-            "organ": entry.organ or parent.organ,
-            "species": parent.species,
-            "patient": entry.patient,
-            "um_per_px": entry.um_per_px,
-            "spot_diameter_um": parent.spot_diameter_um,
-            "spot_pitch_um": parent.spot_pitch_um,
-            "licence": parent.licence,
-            "attribution": parent.attribution,
-        }
-
-    def reader_options(self, dataset: str, slide: str) -> dict[str, Any]:
-        """Return what a slide's reader is told; a slide's own options go before its dataset's."""
-        parent = self.study.datasets[dataset]
-        return {**parent.reader_options, **parent.slides[slide].reader_options}
+class Workflow(DataFiles):
+    """A study as the rules see it: its data, and the runs, tables and figures on them."""
 
     # --- splits and runs ---
 
@@ -109,10 +39,6 @@ class Workflow:
         """Return the run behind a job's wildcards."""
         return self.plan.run(wildcards.dataset, wildcards.split, wildcards.panel, wildcards.label, wildcards.seed)
 
-    def needs(self, run: Run) -> frozenset[str]:
-        """Return what the run's method needs of the data: tiles, embedding, cells."""
-        return frozenset(self.facts[run.method].needs)
-
     def data_inputs(self, run: Run, needs: frozenset[str] | None = None) -> dict[str, list[str]]:
         """Return the inputs of a training, sampling or scoring job; per-slide lists in the order of the slides."""
         slides = self.slides(run.dataset)
@@ -125,6 +51,8 @@ class Workflow:
         }
         if "tiles" in needs:
             inputs["images"] = [self.paths.tiling("image.npy", run.dataset, slide, run.tiles) for slide in slides]
+        if "channels" in needs:
+            inputs["channels"] = [self.paths.tiling("channels.npy", run.dataset, slide, run.tiles) for slide in slides]
         if "embedding" in needs:
             inputs["embeddings"] = [self.embedding(run.dataset, slide, run.tiles, run.encoder) for slide in slides]
         return inputs
@@ -143,31 +71,9 @@ class Workflow:
         inputs = self.data_inputs(run, needs) | {"samples": [self.paths.run("samples.zarr.zip", run)]}
         if run.family == "generator" and (programmes := self.config.scores.programmes) is not None:
             inputs["programmes"] = [self.gene_sets(run.dataset, programmes)]
+        if (encoder := self.image_encoder(run)) is not None and (weights := self.weights(encoder["name"])):
+            inputs["weights"] = weights
         return inputs
-
-    def embedding(self, dataset: str, slide: str, tiles: str, encoder: str) -> str:
-        """Return the path of a slide's embedding."""
-        return self.paths.tiling(f"{encoder}.zarr.zip", dataset, slide, tiles)
-
-    def stain_reference(self, tiles: str) -> list[str]:
-        """Return the image of the reference slide of a tiling, if it maps to one."""
-        reference = self.config.tiles[tiles].get("stain", {}).get("reference")
-        if reference is None:
-            return []
-        for name, dataset in self.study.datasets.items():
-            if reference in dataset.slides:
-                return [self.source_paths(name, reference)["image"]]
-        return [reference]
-
-    def tiles_environment(self, tiles: str) -> str:
-        """Return the environment of a tiling: staintools (GPL) has its own."""
-        backend = self.config.tiles[tiles].get("stain", {}).get("backend")
-        return "../envs/staintools.yaml" if backend == "staintools" else "../envs/stmorph.yaml"
-
-    def split_tilings(self, dataset: str) -> list[str]:
-        """Return the tilings whose kept tiles make up a dataset's units."""
-        used = {run.tiles for run in self.plan.runs if run.dataset == dataset}
-        return sorted(used)
 
     def split_tiles(self, dataset: str) -> list[str]:
         """Return the tile lists of a dataset, tiling by tiling."""
@@ -186,26 +92,9 @@ class Workflow:
         file = self.config.panels[panel].file
         return [file] if file else []
 
-    def resources(self, wildcards: Any):
-        """Return the resources of a run's training and sampling."""
-        return self.plan.resources(self.run(wildcards))
-
-    def encoder_gpu(self, encoder: str) -> int:
-        """Return how many GPUs an embedding job asks for: one for a network at full scale, none for statistics."""
-        from ..encoders.joined import is_network
-
-        return int(self.config.scale == "full" and is_network(self.config.encoders[encoder].model))
-
-    def image_encoder(self, run: Run) -> dict[str, Any] | None:
-        """Return the encoder whose features compare pictures: the one that scores name, or the run's."""
-        if run.family != "generator":
-            return None
-        name = self.config.scores.image_encoder or run.encoder
-        return {"name": name, **self.config.encoders[name].model_dump()}
-
     def code_of(self, run: Run, step: str) -> str:
-        """Return the digest of the code that trains or samples a run: the frame's and the method's own."""
-        return code_digest("methods.base", f"methods.{run.method}", f"runs.{step}")
+        """Return the digest of the code that trains or samples a run: the step's and the method's own."""
+        return script_digest(step, f"methods.{run.method}")
 
     # --- tables, figures, importance ---
 
@@ -274,30 +163,16 @@ class Workflow:
     def importance_code(self, importance: str) -> str:
         """Return the digest of the code of an importance: its own and the methods' of its runs."""
         methods = sorted({f"methods.{run.method}" for run in self.plan.importance_runs[importance]})
-        return code_digest("runs.importance", *methods)
+        return script_digest("gene_importance", *methods)
+
+    def importance_gpu(self, importance: str) -> int:
+        """Return how many GPUs an importance asks for: as many as drawing from its models."""
+        return max(self.plan.asked("sample", run).gpu or 0 for run in self.plan.importance_runs[importance])
 
     def importance_gene_sets(self, importance: str) -> str:
         """Return the GMT file of an importance."""
         entry = self.config.importance[importance]
         return self.gene_sets(self.plan.importance_runs[importance][0].dataset, entry.gene_sets)
-
-    # --- quality ---
-
-    def tilings_of(self, dataset: str) -> list[str]:
-        """Return the tilings that a dataset's quality pages tell of: those in use, else the study's first."""
-        return self.split_tilings(dataset) or [next(iter(self.config.tiles))]
-
-    def quality_tilings(self, file: str, dataset: str, slide: str) -> list[str]:
-        """Return a file of each of a slide's tilings, in the order of `tilings_of`."""
-        return [self.paths.tiling(file, dataset, slide, tiles) for tiles in self.tilings_of(dataset)]
-
-    def quality_files(self, kind: str) -> list[str]:
-        """Return the pages (`png`) or the records (`json`) of all slides."""
-        return [
-            self.paths(f"quality/{name}/{slide}.{kind}")
-            for name in sorted(self.study.datasets)
-            for slide in self.slides(name)
-        ]
 
     # --- targets ---
 
@@ -312,8 +187,11 @@ class Workflow:
         for name, entry in self.config.importance.items():
             files = ["importance.csv", "enrichment.csv", "prerank.csv", "importance.png"]
             found[name] = (entry.description, [self.paths(f"importance/{name}/{file}") for file in files])
-        tables = [self.paths(f"quality/quality.{kind}") for kind in ("csv", "md", "html")]
-        found["quality"] = ("Quality control: a page a slide, and a table of all", self.quality_files("png") + tables)
+        if pages := self.quality_files("png"):
+            tables = [self.paths(f"quality/quality.{kind}") for kind in ("csv", "md", "html")]
+            found["quality"] = ("Quality control: a page a slide, and a table of all", pages + tables)
+        if stores := self.unpaired_files():
+            found["unpaired"] = ("Tiles without expression, for training without it: one store a data set", stores)
         return found
 
     def target_list(self) -> str:
@@ -324,11 +202,7 @@ class Workflow:
 
     def download_list(self, ask: bool = True) -> str:
         """Return what the study would fetch, with sizes (servers are asked for unknown ones), licences and gates."""
-        return download_list(self.study.datasets, self.config, ask)
-
-
-TRUTH_ROLES = frozenset({"truth", "truth_json"})
-"""Roles of the simulator's answers: known to scores and tests, never to a reader or a method."""
+        return download_list(self.study.datasets, self.config, self.encoders_in_use, ask)
 
 
 def open_study(raw: Mapping[str, Any], root: Path) -> Workflow:
@@ -345,6 +219,8 @@ def open_study(raw: Mapping[str, Any], root: Path) -> Workflow:
         facts = None if problems.found else remembered(key, methods)
         if facts is None:
             check_options(study, plan, problems)
+            if problems.found:
+                problems.found += missing_sources(study.datasets, study.config).values()
             problems.stop_if_any()
             facts = method_facts(methods)
             remember(key, facts)

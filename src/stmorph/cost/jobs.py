@@ -82,21 +82,26 @@ def _sources(study: Workflow) -> Iterable[Job]:
 def _slides(study: Workflow) -> Iterable[Job]:
     paths = study.paths
     encoders = sorted({(run.dataset, run.tiles, run.encoder) for run in study.plan.runs})
-    for name in study.study.datasets:
-        for slide in study.slides(name):
-            at = {"dataset": name, "slide": slide}
-            sources = study.source_paths(name, slide)
-            yield Job("slide", at, (paths.slide("slide.h5ad"),), tuple(sources.values()))
-            for tiles in study.tilings_of(name):
-                inputs = (paths.slide("slide.h5ad", name, slide), sources["image"], *study.stain_reference(tiles))
-                made = tuple(paths.tiling(file) for file in ("image.npy", "image.json", "tiles.parquet"))
-                yield Job("tiles", {**at, "tiles": tiles}, made, inputs)
-                inputs = tuple(filled(path, {**at, "tiles": tiles}) for path in made)
-                for dataset, tiling, encoder in encoders:
-                    if (dataset, tiling) == (name, tiles):
-                        where = {**at, "tiles": tiles, "encoder": encoder}
-                        gpu = study.encoder_gpu(encoder)
-                        yield Job("embedding", where, (paths.tiling("{encoder}.zarr.zip"),), inputs, gpu=gpu)
+    for name, slide in study.every_slide():
+        at = {"dataset": name, "slide": slide}
+        sources = study.source_paths(name, slide)
+        yield Job("slide", at, (paths.slide("slide.h5ad"),), tuple(sources.values()))
+        for tiles in study.tilings_of(name):
+            inputs = (paths.slide("slide.h5ad", name, slide), sources["image"], *study.stain_reference(tiles))
+            made = tuple(paths.tiling(file) for file in ("image.npy", "image.json", "tiles.parquet"))
+            yield Job("tiles", {**at, "tiles": tiles}, made, inputs)
+            if study.channels(tiles):
+                extra = tuple(study.channel_paths(name, slide, tiles).values())
+                stored = tuple(paths.tiling(file, name, slide, tiles) for file in ("image.npy", "image.json"))
+                files = tuple(paths.tiling(file) for file in ("channels.npy", "channels.json"))
+                yield Job("channels", {**at, "tiles": tiles}, files, (inputs[0], *stored, *extra))
+            inputs = tuple(filled(path, {**at, "tiles": tiles}) for path in made)
+            for dataset, tiling, encoder in encoders:
+                if (dataset, tiling) == (name, tiles):
+                    where = {**at, "tiles": tiles, "encoder": encoder}
+                    gpu = study.encoder_gpu(encoder)
+                    needed = (*inputs, *study.weights(encoder))
+                    yield Job("embedding", where, (paths.tiling("{encoder}.zarr.zip"),), needed, gpu=gpu)
 
 
 def _splits(study: Workflow) -> Iterable[Job]:
@@ -115,11 +120,12 @@ def _runs(study: Workflow, given: Given) -> Iterable[Job]:
     paths = study.paths
     for run in study.plan.runs:
         at = dict(zip(("dataset", "split", "panel", "label", "seed"), map(str, run.key)))
-        gpu = study.plan.resources(run).gpu
         if run.condition == "paired":
             files = ("model.safetensors", "model.json", "losses.csv", "provenance.json")
             inputs = given.inputs(paths.run("model.safetensors", run), study.data_inputs(run))
+            gpu = study.plan.asked("train", run).gpu * run.training.get("nodes", 1)
             yield Job("train", at, tuple(map(paths.run, files)), _flat(inputs), run, gpu)
+        gpu = study.plan.asked("sample", run).gpu
         yield Job("sample", at, (paths.run("samples.zarr.zip"),), _flat(study.sample_inputs(run)), run, gpu)
         inputs = given.inputs(paths.run("scores.parquet", run), study.score_inputs(run))
         yield Job("score", at, (paths.run("scores.parquet"), paths.run("genes.parquet")), _flat(inputs), run)
@@ -136,7 +142,7 @@ def _ends(study: Workflow) -> Iterable[Job]:
         yield Job("figure", {"figure": figure}, (paths("figures/{figure}.png"),), inputs)
     for name in study.config.importance:
         at = {"importance": name}
-        gpu = max(plan.resources(run).gpu for run in plan.importance_runs[name])
+        gpu = study.importance_gpu(name)
         scores = "importance/{importance}/importance.csv"
         yield Job("importance", at, (paths(scores),), _flat(study.importance_inputs(name)), gpu=gpu)
         files = ("enrichment.csv", "prerank.csv", "importance.png")
@@ -149,12 +155,15 @@ def _ends(study: Workflow) -> Iterable[Job]:
 
 def _quality(study: Workflow) -> Iterable[Job]:
     paths = study.paths
-    for name in study.study.datasets:
-        for slide in study.slides(name):
-            tilings = [study.quality_tilings(file, name, slide) for file in ("tiles.parquet", "image.json")]
-            source = (paths.slide("slide.h5ad", name, slide), study.source_paths(name, slide)["image"])
-            made = tuple(paths(f"quality/{{dataset}}/{{slide}}.{kind}") for kind in ("png", "json"))
-            inputs = (*source, *tilings[0], *tilings[1])
-            yield Job("quality_page", {"dataset": name, "slide": slide}, made, inputs)
+    for name, slide in study.every_slide():
+        tilings = [study.quality_tilings(file, name, slide) for file in ("tiles.parquet", "image.json")]
+        source = (paths.slide("slide.h5ad", name, slide), study.source_paths(name, slide)["image"])
+        made = tuple(paths(f"quality/{{dataset}}/{{slide}}.{kind}") for kind in ("png", "json"))
+        inputs = (*source, *tilings[0], *tilings[1])
+        yield Job("quality_page", {"dataset": name, "slide": slide}, made, inputs)
     made = tuple(paths(f"quality/quality.{kind}") for kind in ("csv", "md", "html"))
     yield Job("quality_table", {}, made, tuple(study.quality_files("json")))
+    for name, slide in study.every_slide(unpaired=True):
+        made = tuple(paths.unpaired(file) for file in ("tiles.npy", "tiles.parquet"))
+        inputs = tuple(study.source_paths(name, slide).values())
+        yield Job("unpaired_tiles", {"dataset": name, "slide": slide}, made, inputs)
