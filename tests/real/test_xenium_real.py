@@ -5,9 +5,11 @@ import pytest
 from stmorph.errors import DataError
 from stmorph.image.channels import read_morphology, to_grey
 from stmorph.image.windows import area_inside, cells_in_tiles
+from stmorph.read.transcripts_zarr import recount_in_outlines
 from stmorph.read.visium import feature_matrix
 from stmorph.read.xenium import XeniumOptions, check_recount
 from stmorph.read.xenium_files import cell_polygons, cell_table, recount
+from stmorph.simulate.xenium_zarr import write_transcripts_zarr
 
 pytestmark = pytest.mark.real
 
@@ -54,6 +56,25 @@ def test_transcripts_are_a_part_of_the_matrix(toy):
     # The toy's transcripts are a sample, which the recount must notice.
     with pytest.raises(DataError, match=r"of 569 cells another total"):
         check_recount(counts, toy / "transcripts.parquet", XeniumOptions())
+
+
+def test_outlines_hold_the_transcripts_of_their_cells(toy, tmp_path):
+    counts = feature_matrix(toy / "cell_feature_matrix.h5")
+    table = pd.read_parquet(toy / "transcripts.parquet")
+    table["feature_name"], table["fov_name"] = (table[name].astype(str) for name in ("feature_name", "fov_name"))
+    names = np.unique(table["feature_name"])
+    write_transcripts_zarr(table, names, tmp_path / "transcripts.zarr.zip")
+    by_name = recount(toy / "transcripts.parquet", counts.barcode, names, 20)
+
+    def difference(outline):
+        found = recount_in_outlines(tmp_path / "transcripts.zarr.zip", outline, names, 20)
+        return np.abs(found - by_name).sum() / by_name.sum()
+
+    outline = cell_polygons(toy / "cell_boundaries.parquet", counts.barcode)
+    most = XeniumOptions().max_outline_difference
+    assert difference(outline) < 0.5 * most
+    assert difference(outline + 2) > most  # displaced by 2 um
+    assert difference(np.roll(outline, 1, axis=0)) > 10 * most
 
 
 def test_windows_over_real_cells_conserve_them(toy):

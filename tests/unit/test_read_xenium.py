@@ -1,7 +1,8 @@
 import gzip
 import json
+import struct
 import zipfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,10 @@ from stmorph.files import zip_folder
 from stmorph.image.alignment import Alignment, read_alignment
 from stmorph.read import READERS, SlideInfo, read_slide
 from stmorph.read.tables import names_of
+from stmorph.read.transcripts_zarr import recount_in_outlines
 from stmorph.read.xenium import XeniumOptions
 from stmorph.read.xenium_files import cell_polygons, cell_table, pixel_size, recount
+from stmorph.simulate.xenium_zarr import write_transcripts_zarr
 
 PX = 0.2125
 WIDTH, HEIGHT = 460, 300  # of the H&E image
@@ -127,8 +130,31 @@ class Outs:
         table.to_parquet(path, index=False) if name.endswith(".parquet") else table.to_csv(path, index=False)
         return path
 
-    def boundaries(self):
-        corner = np.array([(-1, -1), (1, -1), (1, 2), (-1, 2), (-1, -1)], float)
+    def placed(self):
+        """Transcripts with places: in the small outlines of their cells, and 300 um away from all of them."""
+        table, rng = self.transcripts(), np.random.default_rng(2)
+        cell = pd.Index(self.cell_id).get_indexer(table["cell_id"])
+        place = self.xy_um[cell] + rng.uniform([-0.04, -0.04], [0.04, 0.09], (len(table), 2))
+        place[cell < 0] += 300
+        number = np.arange(2**48, 2**48 + len(table), dtype=np.uint64)
+        return table.assign(
+            x_location=place[:, 0], y_location=place[:, 1], z_location=9.0, transcript_id=number, fov_name="A1"
+        )
+
+    def write_transcripts_zarr(self):
+        path = self.folder / "transcripts.zarr.zip"
+        write_transcripts_zarr(self.placed(), np.array(self.symbol), path)
+        return path
+
+    def write_small_boundaries(self, name="cell_boundaries.parquet"):
+        return self.write_transcripts(self.boundaries(0.05), name)
+
+    def recount_zarr(self, path, least_qv=20):
+        outline = cell_polygons(self.write_small_boundaries(), np.array(self.cell_id, dtype=object))
+        return recount_in_outlines(path, outline, np.array(self.symbol), least_qv)
+
+    def boundaries(self, size=1.0):
+        corner = np.array([(-1, -1), (1, -1), (1, 2), (-1, 2), (-1, -1)], float) * size
         vertex = (self.xy_um[:, None] + corner).reshape(-1, 2)
         names = np.repeat(self.cell_id, 5)
         return pd.DataFrame({"cell_id": names, "vertex_x": vertex[:, 0], "vertex_y": vertex[:, 1]})
@@ -369,10 +395,177 @@ def test_transcripts_without_a_column(outs):
             outs.read(transcripts=outs.write_transcripts(outs.transcripts().drop(columns="qv"), name))
 
 
+# --- transcripts in tiles ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(path):
+    """Change what a zipped Zarr group holds."""
+    folder = path.parent / "opened"
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    yield zarr.open_group(folder, mode="r+")
+    zip_folder(folder, path)
+
+
+def replace_array(group, name, values):
+    group.create_array(name, data=values, overwrite=True, config={"write_empty_chunks": True})
+
+
+@pytest.mark.parametrize("least_qv", [20, 0])
+def test_transcripts_in_tiles_count_as_those_of_the_table(outs, least_qv):
+    inside = (np.abs(outs.xy_um[:, None] - outs.xy_um) < [0.1, 0.15]).all(axis=-1)
+    assert inside.sum() == 40, "the small outlines must lie apart"
+    zipped, table = outs.write_transcripts_zarr(), outs.write_transcripts(outs.placed())
+    with zipfile.ZipFile(zipped) as archive:  # several tiles, and a coarser level that must not be counted as well
+        tiles = {tuple(name.split("/")[1:3]) for name in archive.namelist() if name.endswith("location/.zarray")}
+    assert {level for level, _ in tiles} == {"0", "1"} and len(tiles) > 2
+    of_table = recount(table, np.array(outs.cell_id), np.array(outs.symbol), least_qv)
+    assert (outs.recount_zarr(zipped, least_qv) == of_table).all()
+    assert (of_table == outs.counts.sum(axis=1)).all() == (least_qv == 20)
+
+
+def test_a_run_is_read_with_transcripts_in_tiles(outs):
+    boundaries, zipped = outs.write_small_boundaries(), outs.write_transcripts_zarr()
+    assert outs.read(transcripts=zipped, boundaries=boundaries).n_obs == 40
+    with pytest.raises(DataError, match=r"transcripts.zarr.zip names no cell, and no boundaries are given; expected"):
+        outs.read(transcripts=zipped)
+    moved = outs.boundaries(0.05).assign(cell_id=np.roll(np.repeat(outs.cell_id, 5), 5))
+    moved = outs.write_transcripts(moved, "moved.parquet")
+    with pytest.raises(DataError, match=r"cells another total than .*differ by at most 5% of the transcripts, here"):
+        outs.read(transcripts=zipped, boundaries=moved)
+    assert outs.read(options=XeniumOptions(max_outline_difference=1), transcripts=zipped, boundaries=moved).n_obs == 40
+
+
+def test_a_few_transcripts_across_an_outline_are_no_other_run(outs):
+    outs.counts = outs.counts * 10
+    counts, table = outs.write_h5(), outs.placed()
+    first = table.groupby("cell_id").head(1).index
+    table.loc[first, "x_location"] += 0.5  # beside its own cell's outline
+    path = outs.folder / "transcripts.zarr.zip"
+    write_transcripts_zarr(table, np.array(outs.symbol), path)
+    assert (outs.recount_zarr(path) == outs.counts.sum(axis=1) - 1).mean() > 0.9
+    assert outs.read(counts=counts, transcripts=path, boundaries=outs.write_small_boundaries()).n_obs == 40
+
+
+def test_transcripts_of_no_gene_and_not_valid_ones_do_not_count(outs):
+    path = outs.write_transcripts_zarr()
+    full = outs.recount_zarr(path).sum()
+    with opened(path) as root:
+        tile = root["grids/0/0,0"]
+        gene, valid, good = tile["gene_identity"][:], tile["valid"][:], tile["quality_score"][:, 0] >= 20
+        gene[np.flatnonzero(good)[:7]] = 65535
+        valid[np.flatnonzero(good)[5:10]] = 0
+        replace_array(tile, "gene_identity", gene)
+        replace_array(tile, "valid", valid)
+    assert outs.recount_zarr(path).sum() == full - 10
+
+
+def test_arrays_may_be_flat_and_tiles_unlisted(outs):
+    path = outs.write_transcripts_zarr()
+    full = outs.recount_zarr(path)
+    with opened(path) as root:
+        del root["grids"].attrs["grid_keys"], root["grids"].attrs["grid_number_objects"]
+        for _, tile in root["grids/0"].groups():
+            for name in ("gene_identity", "quality_score"):
+                replace_array(tile, name, tile[name][:].ravel())
+            del tile["valid"]
+    assert (outs.recount_zarr(path) == full).all() and full.sum() == outs.counts.sum()
+
+
+def test_a_zip_with_the_directory_of_large_ones(outs):
+    path = outs.write_transcripts_zarr()
+    full = outs.recount_zarr(path)
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    number, size, start = struct.unpack_from("<HII", content, end + 10)
+    large = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, number, number, size, start)
+    large += struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
+    old = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    path.write_bytes(content[:end] + large + old)
+    assert (outs.recount_zarr(path) == full).all()
+
+
+def no_names(root):
+    del root.attrs["gene_names"]
+
+
+def other_unit(root):
+    root.attrs["spatial_units"] = "pixel"
+
+
+def fewer_names(root):
+    root.attrs["gene_names"] = root.attrs["gene_names"][:3]
+
+
+def fewer_rows(root):
+    replace_array(root["grids/0/0,0"], "quality_score", root["grids/0/0,0/quality_score"][:-1])
+
+
+def fewer_than_said(root):
+    for name in ("location", "gene_identity", "quality_score", "valid"):
+        replace_array(root["grids/0/0,0"], name, root[f"grids/0/0,0/{name}"][:-1])
+
+
+def two_columns(root):
+    replace_array(root["grids/0/0,0"], "gene_identity", root["grids/0/0,0/codeword_identity"][:])
+
+
+def no_number(root):
+    place = root["grids/0/0,0/location"][:]
+    place[3, 1] = np.nan
+    replace_array(root["grids/0/0,0"], "location", place)
+
+
+def no_quality(root):
+    del root["grids/0/0,0/quality_score"]
+
+
+def no_tile(root):
+    del root["grids/0/0,0"]
+
+
+def no_level(root):
+    del root["grids/0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (no_names, "its attributes have no gene_names; transcripts.parquet lies beside it"),
+        (other_unit, "its spatial_units are 'pixel', not 'micron'"),
+        (fewer_names, r"grids/0/0,0 has gene_identity from 0 to 6, of 3 gene_names"),
+        (fewer_rows, r"grids/0/0,0 has arrays of (\d+) rows \(location\), \1 rows .*quality_score"),
+        (fewer_than_said, r"grids/0/0,0 has \d+ transcripts, of \d+ that grid_number_objects says"),
+        (two_columns, r"grids/0/0,0 has location .*gene_identity uint16 \(\d+, 2\)"),
+        (no_number, r"grids/0/0,0 has a location or quality_score that is no number"),
+        (no_quality, "quality_score"),
+        (no_tile, r"grids/0 lacks 1 of its \d+ tiles, first 0,0"),
+        (no_level, "it has no tile in grids/0"),
+    ],
+)
+def test_transcripts_in_tiles_that_lack_something(outs, change, says):
+    path = outs.write_transcripts_zarr()
+    with opened(path) as root:
+        change(root)
+    with pytest.raises(DataError, match=rf"transcripts.zarr.zip cannot be read .*{says}.*; expected transcripts.zarr"):
+        outs.recount_zarr(path)
+
+
+@pytest.mark.parametrize("name", ["location", "gene_identity", "quality_score", "valid"])
+def test_a_missing_chunk_of_a_tile_is_not_zeros(outs, name):
+    path = outs.write_transcripts_zarr()
+    rezipped(path, keep=lambda member: member != f"grids/0/0,0/{name}/0.0")
+    with pytest.raises(DataError, match=rf"grids/0/0,0/{name} lacks 1 of its 1 chunks"):
+        outs.recount_zarr(path)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["counts", "cells", "cells_csv", "cells_zarr", "boundaries", "transcripts"])
+@pytest.mark.parametrize(
+    "role", ["counts", "cells", "cells_csv", "cells_zarr", "boundaries", "transcripts", "transcripts_zarr"]
+)
 def test_truncated_files(outs, role):
     path = {
         "counts": outs.write_h5,
@@ -381,10 +574,11 @@ def test_truncated_files(outs, role):
         "cells_zarr": lambda: outs.write_zarr(np.ones((40, 2), np.uint32)),
         "boundaries": lambda: outs.write_transcripts(outs.boundaries(), "cell_boundaries.csv.gz"),
         "transcripts": lambda: outs.write_transcripts(outs.transcripts()),
+        "transcripts_zarr": outs.write_transcripts_zarr,
     }[role]()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match=rf"{path.name} cannot be read .*truncated or of another kind"):
-        outs.read(**{role.split("_")[0]: path})
+        outs.read(**{"boundaries": outs.write_small_boundaries("whole.parquet"), role.split("_")[0]: path})
 
 
 def test_cells_of_another_run(outs):
@@ -591,10 +785,8 @@ def test_cells_zarr_that_lack_something(outs, ids, change, says):
 
 def test_zips_that_hold_something_else(outs):
     zipped = outs.write_zarr(np.ones((40, 2), np.uint32))
-    with pytest.raises(
-        DataError, match=r"cells.zarr.zip .*zip of transcripts by tile; transcripts.parquet .*beside it"
-    ):
-        recount(zipped, np.array(outs.cell_id), np.array(outs.symbol), 20)
+    with pytest.raises(DataError, match=r"cells.zarr.zip cannot be read \(its attributes have no gene_names; "):
+        outs.read(transcripts=zipped, boundaries=outs.write_small_boundaries())
     with pytest.raises(DataError, match=r"cells.zarr.zip cannot be read \(it is neither HDF5 nor Matrix Market\)"):
         outs.read(counts=zipped)
     with pytest.raises(DataError, match=r"cells is a folder that cannot be read as one"):

@@ -3,10 +3,12 @@ import json
 import warnings
 
 import h5py
+import matplotlib.path
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import zarr
 
 from stmorph.image.alignment import read_alignment
 from stmorph.image.channels import into_store, read_morphology
@@ -14,7 +16,8 @@ from stmorph.image.source import open_image
 from stmorph.image.stain_options import StainOptions
 from stmorph.image.store import build_store, open_store
 from stmorph.read import READERS, SlideInfo, read_slide
-from stmorph.read.xenium_files import cell_table, recount
+from stmorph.read.transcripts_zarr import recount_in_outlines
+from stmorph.read.xenium_files import cell_polygons, cell_table, recount
 from stmorph.simulate import LAYOUTS, SimulationOptions, catalogue, simulate_slide
 from stmorph.simulate.xenium_outs import CONTROLS, polygon_area
 from stmorph.simulate.xenium_slide import draw_xenium
@@ -78,6 +81,44 @@ def test_every_molecule_of_the_matrix_is_a_transcript(written, drawn):
     assert ((table["qv"] < 20) & (table["cell_id"] != "UNASSIGNED")).sum() > 50
     assert (table["cell_id"] == "UNASSIGNED").sum() > 50
     assert table["transcript_id"].is_unique
+
+
+def test_the_zipped_transcripts_are_those_of_the_table(written):
+    table = pd.read_parquet(written["transcripts"]).set_index("transcript_id")
+    with zarr.storage.ZipStore(written["transcripts_zarr"], mode="r") as store:
+        root = zarr.open_group(store, mode="r")
+        assert root.metadata.zarr_format == 2
+        tiles = {key: {name: array[:] for name, array in tile.arrays()} for key, tile in root["grids/0"].groups()}
+        merged = sum(int(tile["cluster_count"][:].sum()) for _, tile in root["grids/1"].groups())
+        names = np.array(root.attrs["gene_names"], dtype=object)
+    assert len(tiles) > 2 and merged == len(table)
+    for key, tile in tiles.items():
+        corner = np.array(key.split(","), int) * 250.0
+        assert ((tile["location"][:, :2] >= corner) & (tile["location"][:, :2] < corner + 250)).all()
+    found = {name: np.concatenate([tile[name] for tile in tiles.values()]) for name in next(iter(tiles.values()))}
+    field = np.uint64(2**16) + found["id"][:, 1].astype(np.uint64)
+    same = table.loc[field << np.uint64(32) | found["id"][:, 0].astype(np.uint64)]
+    assert len(same) == len(table) and same.index.is_unique
+    assert (names[found["gene_identity"][:, 0]] == same["feature_name"].to_numpy()).all()
+    place = same[["x_location", "y_location", "z_location"]].to_numpy()
+    assert (found["location"] == place.astype(np.float32)).all()
+    assert (found["quality_score"][:, 0] == same["qv"].to_numpy().astype(np.float32)).all()
+
+
+def test_the_zipped_transcripts_are_counted_in_the_outlines_they_lie_in(written, drawn):
+    table, xenium = pd.read_parquet(written["transcripts"]), drawn.xenium
+    outline = cell_polygons(written["boundaries"], xenium.cell_id)
+    place = table.loc[table["qv"] >= 20, ["x_location", "y_location"]].to_numpy().astype(np.float32)
+    owner = np.full(len(place), -1)
+    for cell, ring in enumerate(outline):
+        owner[matplotlib.path.Path(ring).contains_points(place)] = cell
+    found = recount_in_outlines(written["transcripts_zarr"], outline, xenium.feature_name, 20)
+    assert (found == np.bincount(owner[owner >= 0], minlength=len(outline))).all()
+    # It is the recount of the table but for molecules in overlapping outlines, and those of no cell that lie in one.
+    total = recount(written["transcripts"], xenium.cell_id, xenium.feature_name, 20)
+    assert 0 < np.abs(found - total).sum() < 0.02 * total.sum()
+    zipped = given(written, transcripts=written["transcripts_zarr"])
+    assert read_slide("xenium", zipped, INFO).n_obs == read_slide("xenium", given(written), INFO).n_obs
 
 
 def test_molecules_lie_in_their_cells(drawn):

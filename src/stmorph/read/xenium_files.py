@@ -7,7 +7,6 @@ In `cells.zarr.zip` a name is two numbers, a prefix whose hexadecimal digits 0 t
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from .tables import (
     reading,
     text_options,
 )
+from .transcripts_zarr import whole_array
 
 _AREAS = ("cell_area", "nucleus_area")
 _ROWS = 2_000_000  # transcripts read at a time
@@ -158,8 +158,6 @@ def recount(path: Path, barcode: np.ndarray, features: np.ndarray, least_qv: flo
 
 def _transcripts(path: Path) -> Iterator[pd.DataFrame]:
     columns = ["cell_id", "feature_name", "qv"]
-    if zipfile.is_zipfile(path):
-        raise ValueError("it is a zip of transcripts by tile; transcripts.parquet or transcripts.csv.gz lies beside it")
     if is_parquet(path):
         import pyarrow.dataset
 
@@ -181,9 +179,11 @@ def _cells_of_table(path: Path) -> pd.DataFrame:
 def _cells_of_zarr(path: Path) -> pd.DataFrame:
     import zarr
 
+    with zipfile.ZipFile(path) as archive:
+        members = set(archive.namelist())
     with zarr.storage.ZipStore(path, mode="r") as store:
         root = zarr.open_group(store, mode="r")
-        ids, summary = _whole_array(root, "cell_id"), _whole_array(root, "cell_summary")
+        ids, summary = (whole_array(root, name, members) for name in ("cell_id", "cell_summary"))
         columns = [str(name) for name in root["cell_summary"].attrs["column_names"]]
     if ids.dtype.kind not in "iu" or ids.shape not in ((len(summary),), (len(summary), 1), (len(summary), 2)):
         raise ValueError(f"cell_id is {ids.dtype} {ids.shape} for {len(summary)} rows of cell_summary")
@@ -194,11 +194,3 @@ def _cells_of_zarr(path: Path) -> pd.DataFrame:
     found = pd.DataFrame(summary, columns=columns)
     centroid = {"cell_centroid_x": "x_centroid", "cell_centroid_y": "y_centroid"}
     return found.rename(columns=centroid).assign(cell_id=names)
-
-
-def _whole_array(root: Any, name: str) -> np.ndarray:
-    array = root[name]
-    # Zarr takes a chunk that is not there for one of zeros.
-    if array.nchunks_initialized < array.nchunks:
-        raise ValueError(f"{name} lacks {array.nchunks - array.nchunks_initialized} of its {array.nchunks} chunks")
-    return np.asarray(array)

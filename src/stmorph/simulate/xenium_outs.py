@@ -7,7 +7,6 @@ reader that confuses the two, or inverts the alignment, misses the cells. Same c
 import gzip
 import io
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from ..files import whole, zip_folder
+from ..files import whole
 from ..image.alignment import Alignment
 from .programmes import GeneCatalogue
+from .xenium_zarr import write_cells_zarr, write_transcripts_zarr
 
 LEAST_QV = 20.0
 """Quality from which Onboard Analysis counts a transcript."""
@@ -69,7 +69,8 @@ class XeniumSlide:
 def xenium_files(out_dir: str | Path) -> dict[str, Path]:
     """Return the files of a simulated slide by role; the names depend on the folder alone.
 
-    `boundaries` and the roles of the reader name parquet files; the same tables lie beside them as csv.gz.
+    `boundaries` and the roles of the reader name parquet files; the same tables lie beside them as csv.gz, cells
+    and transcripts also as zarr.zip.
     """
     out_dir = Path(out_dir)
     outs = out_dir / "outs"
@@ -80,6 +81,7 @@ def xenium_files(out_dir: str | Path) -> dict[str, Path]:
         "cells_zarr": outs / "cells.zarr.zip",
         "transcripts": outs / "transcripts.parquet",
         "transcripts_csv": outs / "transcripts.csv.gz",
+        "transcripts_zarr": outs / "transcripts.zarr.zip",
         "boundaries": outs / "cell_boundaries.parquet",
         "boundaries_csv": outs / "cell_boundaries.csv.gz",
         "nucleus_boundaries": outs / "nucleus_boundaries.parquet",
@@ -138,7 +140,8 @@ def write_xenium(slide: XeniumSlide, out_dir: str | Path) -> None:
         with whole(files[role]) as partial:
             table.to_parquet(partial, index=False)
         _write_csv(table, files[f"{role}_csv"])
-    _write_zarr(slide, cells, files["cells_zarr"])
+    write_cells_zarr(slide.cell_id, cells, slide.nucleus_um, files["cells_zarr"])
+    write_transcripts_zarr(slide.transcripts, slide.feature_name, files["transcripts_zarr"])
     with whole(files["experiment"]) as partial:
         partial.write_text(json.dumps(_experiment(slide), indent=2) + "\n", encoding="utf-8")
     _write_morphology(slide, files["morphology"])
@@ -203,26 +206,6 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
         io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
     ):
         table.to_csv(text, index=False, lineterminator="\n")
-
-
-def _write_zarr(slide: XeniumSlide, cells: pd.DataFrame, path: Path) -> None:
-    """Write `cells.zarr.zip`: ids as prefix and suffix, and the summary; the masks are left out."""
-    import zarr
-
-    digits = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
-    prefix = [int(name.split("-")[0].translate(digits), 16) for name in slide.cell_id]
-    names = ["cell_centroid_x", "cell_centroid_y", "cell_area", "nucleus_centroid_x", "nucleus_centroid_y"]
-    names += ["nucleus_area", "z_level", "nucleus_count"]
-    nucleus, ones = slide.nucleus_um[:, :-1].mean(axis=1), np.ones(len(cells))
-    summary = [cells["x_centroid"], cells["y_centroid"], cells["cell_area"], *nucleus.T, cells["nucleus_area"]]
-    summary += [0 * ones, ones]
-    with whole(path) as partial, tempfile.TemporaryDirectory() as folder:
-        root = zarr.open_group(folder, mode="w", zarr_format=2)
-        root.attrs["number_cells"] = len(cells)
-        root.create_array("cell_id", data=np.column_stack([prefix, ones]).astype(np.uint32))
-        root.create_array("cell_summary", data=np.column_stack(summary).astype(np.float64))
-        root["cell_summary"].attrs["column_names"] = names
-        zip_folder(Path(folder), partial)
 
 
 def _experiment(slide: XeniumSlide) -> dict:
