@@ -19,7 +19,7 @@ from slides import corners, one_core, picture, source_name, take_picture
 
 from stmorph.batches import Batcher
 from stmorph.image.stain_options import StainOptions
-from stmorph.image.store import build_store, open_store
+from stmorph.image.store import SlideStore, build_store, open_store
 from stmorph.image.tiles import SlideTiles
 from stmorph.units import Units
 
@@ -58,21 +58,25 @@ def batches(readers: dict, n: int, batch: int, rounds: int, as_float: bool, rng:
     return {name: float(np.median(values[1:])) for name, values in seconds.items()}
 
 
-def store_of(side: int, folder: Path):
+def image_of(side: int) -> np.ndarray:
     image = picture()
-    image = np.tile(image, (-(-side // len(image)), -(-side // image.shape[1]), 1))[:side, :side]
+    return np.tile(image, (-(-side // len(image)), -(-side // image.shape[1]), 1))[:side, :side]
+
+
+def store_of(image: np.ndarray, folder: Path) -> SlideStore:
     build_store(image, 1.0, 1.0, StainOptions(fit="none"), folder / "image.npy", folder / "image.json")
     return open_store(folder / "image.npy")
 
 
 def compare(n: int, size: int, batch: int, overlap: int, folder: Path, kinds: tuple[str, ...]) -> list[Row]:
     side = max(size, int(np.sqrt(n / overlap) * size * 0.95))
-    store, (x0, y0) = store_of(side, folder), corners(n, side, size)
+    image, (x0, y0) = image_of(side), corners(n, side, size)
+    store = store_of(image, folder)
     tiles = SlideTiles([store], np.zeros(n), x0, y0, size)
     copies = np.lib.format.open_memmap(folder / "tiles.npy", "w+", np.uint8, (n, size, size, 3))
     for start in range(0, n, 64):
         part = np.arange(start, min(n, start + 64))
-        copies[part] = [store.pixels[y : y + size, x : x + size] for x, y in zip(x0[part], y0[part])]
+        copies[part] = [image[y : y + size, x : x + size] for x, y in zip(x0[part], y0[part])]
     mapped = Mapped(np.load(folder / "tiles.npy", mmap_mode="r"))
     del copies
     assert all((tiles.read(np.array([i])) == mapped.read(np.array([i]))).all() for i in (0, n // 2, n - 1))
@@ -108,7 +112,7 @@ def main() -> None:
         rows += compare(3 * n, 64, 256, 16, folder, ("uint8",))
         rng, store, times = np.random.default_rng(1), open_store(folder / "image.npy"), {}
         for count in arguments.growth:
-            x0, y0 = corners(count, len(store.pixels), 64, seed=1)
+            x0, y0 = corners(count, store.shape[0], 64, seed=1)
             reader = {"store": SlideTiles([store], np.zeros(count), x0, y0, 64)}
             times[count] = batches(reader, count, 64, 3, False, rng)["store"] / count
             print(f"{count:8} tiles {1 / times[count]:9.0f} tiles/s")

@@ -55,7 +55,7 @@ def test_a_channel_lies_where_the_alignment_says(store, degrees, reduction):
     if reduction > 1:
         picture = picture.reshape(450, 2, 450, 2).mean(axis=(1, 3))
     found = into_store(Plane(picture, (reduction, reduction)), alignment, store)
-    assert found.shape == store.pixels.shape[:2] and found.dtype == np.float32
+    assert found.shape == store.shape and found.dtype == np.float32
     # In float64: store pixel's centre -> image -> frame -> the wave there.
     height, width = found.shape
     y, x = np.mgrid[:height, :width] + 0.5
@@ -180,15 +180,15 @@ def test_the_mask_covers_the_cells_and_no_more(store):
 
 def test_channels_are_written_read_and_put_behind_the_tiles(store, tmp_path):
     rng = np.random.default_rng(5)
-    made = {name: rng.integers(0, 256, store.pixels.shape[:2]).astype(np.uint8) for name in ("dapi", "cells")}
+    made = {name: rng.integers(0, 256, store.shape).astype(np.uint8) for name in ("dapi", "cells")}
     write_channels(made, {"dapi": {"low": 3.0, "high": 9.0}}, tmp_path / "c.npy", tmp_path / "c.json")
     extra = pickle.loads(pickle.dumps(ExtraChannels(tmp_path / "c.npy")))
     extra.check_size(store)
     assert extra.names == ("dapi", "cells")
-    x0, y0 = [3, 40], [9, 0]
-    tiles = with_channels(store.crops(np.array(x0), np.array(y0), 32), extra.pixels, x0, y0)
+    x0, y0 = np.array([3, 40]), np.array([9, 0])
+    tiles = with_channels(store.crops(x0, y0, 32), extra, x0, y0)
     assert tiles.shape == (2, 32, 32, 5)
-    assert (tiles[..., :3] == store.crops(np.array(x0), np.array(y0), 32)).all()
+    assert (tiles[..., :3] == store.crops(x0, y0, 32)).all()
     assert (tiles[1, ..., 3] == made["dapi"][:32, 40:72]).all() and (
         tiles[0, ..., 4] == made["cells"][9:41, 3:35]
     ).all()
@@ -197,8 +197,9 @@ def test_channels_are_written_read_and_put_behind_the_tiles(store, tmp_path):
     write_channels(small, {}, tmp_path / "small.npy", tmp_path / "small.json")
     with pytest.raises(DataError, match=r"small.npy is \(50, .*expected one size"):
         ExtraChannels(tmp_path / "small.npy").check_size(store)
-    (tmp_path / "small.json").write_text('{"channels": [{"name": "dapi"}]}')
-    with pytest.raises(DataError, match=r"small.npy holds uint8 .* for 1 channels; expected uint8 \[H, W, channels\]"):
+    record = (tmp_path / "small.json").read_text()
+    (tmp_path / "small.json").write_text(record.replace('"height_px": 50', '"height_px": 150'))
+    with pytest.raises(DataError, match=r"small.npy holds no channels .it holds uint8 .* and not uint8 "):
         ExtraChannels(tmp_path / "small.npy")
     (tmp_path / "c.npy").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"c.npy holds no channels"):
@@ -210,7 +211,7 @@ def test_labels_are_masked_by_the_pixels_centres(store):
     labels[30:90, 60:160] = 5
     labels[239, 319] = 9
     mask = label_mask(labels, store)
-    assert set(np.unique(mask)) == {0, 255} and mask.shape == store.pixels.shape[:2]
+    assert set(np.unique(mask)) == {0, 255} and mask.shape == store.shape
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
     by, bx = 240 / mask.shape[0], 320 / mask.shape[1]
     assert ((mask > 0) == (labels[(y * by).astype(int), (x * bx).astype(int)] > 0)).all()

@@ -8,10 +8,11 @@ import pytest
 import tifffile
 from study import DATASET, write_config
 from study import study as config_study
+from test_store_tiles import pixels_of
 
 from stmorph.config.workflow import open_study
 from stmorph.errors import DataError
-from stmorph.image.extra_channels import ExtraChannels
+from stmorph.image.extra_channels import ExtraChannels, write_channels
 from stmorph.image.make_channels import make_channels
 from stmorph.image.source import open_image
 from stmorph.image.stain_options import StainOptions
@@ -61,7 +62,7 @@ def test_dapi_is_bright_and_the_mask_full_where_cells_are(made):
     assert extra.names == ("dapi", "cell_mask") and list(made["records"]) == ["dapi", "cell_mask"]
     truth = pd.read_parquet(made["files"]["truth"])
     column, row = made["store"].to_px(truth[["x_um", "y_um"]].to_numpy()).astype(int).T
-    dapi, mask = extra.pixels[..., 0], extra.pixels[..., 1]
+    dapi, mask = np.moveaxis(pixels_of(extra.image), -1, 0)
     assert np.median(dapi[row, column]) > 4 * np.median(dapi) and (mask[row, column] == 255).mean() > 0.98
     assert 0.02 < (mask == 255).mean() < 0.7 and set(np.unique(mask)) == {0, 255}
     assert made["records"]["cell_mask"]["cells"] > 200 and made["records"]["cell_mask"]["without_outline"] == 0
@@ -75,16 +76,15 @@ def test_tiles_show_the_channels_behind_the_same_red_green_and_blue(made):
     index = np.array([5, 0, 3, 3])
     tiles = shown.read(index)
     assert tiles.shape == (4, 32, 32, 5) and (tiles[..., :3] == plain.read(index)).all()
-    pixels = np.load(channels)
+    pixels = pixels_of(ExtraChannels(channels).image)
     for tile, (_, row) in zip(tiles, kept.iloc[index].iterrows()):
         x, y = row["x0_px"], row["y0_px"]
         assert (tile[..., 3:] == pixels[y : y + 32, x : x + 32]).all()
 
 
 def test_slides_with_other_channels_are_not_put_together(made, tmp_path):
-    pixels = np.load(made["folder"] / "channels.npy")
-    np.save(tmp_path / "other.npy", pixels[..., :1])
-    (tmp_path / "other.json").write_text('{"channels": [{"name": "dapi"}]}')
+    blank = np.zeros(made["store"].shape, np.uint8)
+    write_channels({"dapi": blank}, {}, tmp_path / "other.npy", tmp_path / "other.json")
     image, kept = made["folder"] / "image.npy", made["table"][made["table"]["kept"]]
     with pytest.raises(DataError, match=r"other.npy has the channels dapi, .*expected the same of all slides"):
         SlideTiles.of([image, image], kept, [made["folder"] / "channels.npy", tmp_path / "other.npy"])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from test_stain import SLIDE, amounts_of, light, strength_in
 
 from stmorph.errors import DataError
-from stmorph.image.crop_kernel import copy_boxes
+from stmorph.image.blocks import BlockedImage, blocks_of, write_blocks, write_header
 from stmorph.image.stain import PUBLISHED_TARGET, Stains, fit_stains
 from stmorph.image.stain_options import StainOptions
 from stmorph.image.store import build_store, open_store
@@ -32,11 +33,17 @@ def store_of(folder, image, stain=NONE, um_per_px=1.0, um_per_px_source=1.0, **m
     return open_store(folder / "image.npy")
 
 
+def pixels_of(image):
+    """All of a picture in blocks."""
+    strips = list(image.strips())
+    assert [top for top, _ in strips] == list(range(0, image.height_px, 64))
+    return np.concatenate([pixels for _, pixels in strips])
+
+
 def test_store_without_normalisation_is_the_image(tmp_path):
     image = slide_image()
     store = store_of(tmp_path, image)
-    np.testing.assert_array_equal(store.pixels, image)
-    np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), image)
+    np.testing.assert_array_equal(pixels_of(store.image), image)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["image.json", "image.npy"]
 
 
@@ -46,9 +53,9 @@ def test_positions_survive_resizing_within_half_a_pixel(tmp_path):
     for x, y in centres.astype(int):
         image[y - 6 : y + 7, x - 6 : x + 7] = 30
     store = store_of(tmp_path, image, um_per_px=1.3, um_per_px_source=0.7)
-    assert store.pixels.shape[:2] == (217, 329)
+    assert store.shape == (217, 329)
     expected = store.to_px(centres * 0.7)
-    dark = 240.0 - store.pixels[..., 0]
+    dark = 240.0 - pixels_of(store.image)[..., 0]
     for x, y in expected:
         window = np.s_[max(0, int(y) - 8) : int(y) + 9, max(0, int(x) - 8) : int(x) + 9]
         rows, columns = np.mgrid[window]
@@ -61,7 +68,7 @@ def test_reduction_is_antialiased(tmp_path):
     stripes = np.zeros((240, 240, 3), np.uint8)
     stripes[:, ::2] = 200
     store = store_of(tmp_path, stripes, um_per_px=3.0)
-    assert np.abs(store.pixels[5:-5, 5:-5].astype(int) - 100).max() <= 15
+    assert np.abs(pixels_of(store.image)[5:-5, 5:-5].astype(int) - 100).max() <= 15
 
 
 def test_slide_fit_reaches_the_target_and_is_recorded(tmp_path):
@@ -69,9 +76,10 @@ def test_slide_fit_reaches_the_target_and_is_recorded(tmp_path):
     before = image.copy()
     store = store_of(tmp_path, image, StainOptions())
     np.testing.assert_array_equal(image, before)
-    got = fit_stains(tissue_pixels(store.pixels, tissue_mask(store.pixels)))
+    pixels = pixels_of(store.image)
+    got = fit_stains(tissue_pixels(pixels, tissue_mask(pixels)))
     assert (got.matrix * PUBLISHED_TARGET.matrix).sum(axis=1).min() > 0.998
-    tissue = store.pixels[:, :400]
+    tissue = pixels[:, :400]
     assert strength_in(tissue, PUBLISHED_TARGET) == pytest.approx(PUBLISHED_TARGET.strength, rel=0.02)
     record = json.loads((tmp_path / "image.json").read_text())
     stain = record["stain"]
@@ -88,7 +96,7 @@ def test_reference_fit_takes_the_reference_slides_stains(tmp_path):
     Image.fromarray(slide_image(seed=9, strength=1.5)).save(tmp_path / "reference.png")
     options = StainOptions(fit="reference", reference=str(tmp_path / "reference.png"))
     store = store_of(tmp_path, slide_image(strength=0.6), options)
-    assert strength_in(store.pixels[:, :400], store.target) == pytest.approx(store.target.strength, rel=0.05)
+    assert strength_in(pixels_of(store.image)[:, :400], store.target) == pytest.approx(store.target.strength, rel=0.05)
     assert (store.target.matrix * SLIDE).sum(axis=1).min() > 0.998
     assert store.record["stain"]["reference"] == options.reference
 
@@ -218,43 +226,72 @@ def test_a_store_of_another_scale_is_refused(tmp_path):
 def test_crops_are_the_stores_pixels_and_never_leave_it(tmp_path):
     store = store_of(tmp_path, slide_image())
     crops = store.crops(np.array([536, 0, 17]), np.array([336, 0, 93]), 64)
-    np.testing.assert_array_equal(crops[0], store.pixels[336:, 536:])
-    np.testing.assert_array_equal(crops[2], store.pixels[93:157, 17:81])
+    np.testing.assert_array_equal(crops[0], pixels_of(store.image)[336:, 536:])
+    np.testing.assert_array_equal(crops[2], pixels_of(store.image)[93:157, 17:81])
     for x0 in (-1, 537):
         with pytest.raises(DataError, match="600 x 400 px"):
             store.crops(np.array([x0]), np.array([0]), 64)
 
 
-def test_boxes_anywhere_are_copied_to_their_places_and_nowhere_else():
+def blocks_in(folder, pixels):
+    """A picture written in strips of uneven height, and opened."""
+    height, width, channels = pixels.shape
+    cuts = [0, *sorted({1, height // 3, height // 2}), height]
+    with (folder / "blocks.npy").open("wb") as file:
+        write_header(file, width, height, channels)
+        write_blocks(file, ((top, pixels[top:end]) for top, end in pairwise(cuts)))
+    return BlockedImage(folder / "blocks.npy", width, height, channels)
+
+
+@pytest.mark.parametrize("height, width, channels", [(1, 1, 3), (64, 64, 3), (65, 43, 3), (200, 331, 3), (130, 90, 2)])
+def test_blocks_hold_the_picture(tmp_path, height, width, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    image = blocks_in(tmp_path, pixels)
+    np.testing.assert_array_equal(pixels_of(image), pixels)
+    assert (tmp_path / "blocks.npy").stat().st_size == 128 + np.prod(blocks_of(width, height, channels))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 21, 42, 43, 64, 65, 170])
+def test_boxes_anywhere_are_copied_to_their_places_and_nowhere_else(tmp_path, size, channels):
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    pixels.flags.writeable = False
-    for size in (1, 21, 70):
-        x0, y0 = rng.integers(0, [[71 - size], [91 - size]], (2, 9))
-        x0[:2], y0[:2] = [0, 70 - size], [0, 90 - size]  # two corners of the picture
-        places = rng.permutation(12)[:9]
-        out = np.full((12, size, size, 3), 7, np.uint8)
-        assert copy_boxes(pixels, x0, y0, places, out) == -1
-        for place, x, y in zip(places, x0, y0):
-            np.testing.assert_array_equal(out[place], pixels[y : y + size, x : x + size])
-        assert (out[np.setdiff1d(np.arange(12), places)] == 7).all()
+    pixels = rng.integers(0, 256, (190, 170, channels), dtype=np.uint8)
+    image = blocks_in(tmp_path, pixels)
+    x0, y0 = rng.integers(0, [[171 - size], [191 - size]], (2, 40))
+    x0[:2], y0[:2] = [0, 170 - size], [0, 190 - size]  # two corners of the picture
+    places = rng.permutation(50)[:40]
+    out = np.full((50, size, size, channels), 7, np.uint8)
+    image.boxes_into(out, x0, y0, places)
+    for place, x, y in zip(places, x0, y0):
+        np.testing.assert_array_equal(out[place], pixels[y : y + size, x : x + size])
+    assert (out[np.setdiff1d(np.arange(50), places)] == 7).all()
 
 
-@pytest.mark.parametrize("x0, y0", [(-1, 0), (0, -1), (61, 0), (0, 81)])
-def test_one_box_outside_and_none_is_copied(x0, y0):
+@pytest.mark.parametrize("x0, y0", [(-1, 0), (0, -1), (61, 0), (0, 81), (2**63 - 1, 0), (0, -(2**63))])
+def test_one_box_outside_and_none_is_copied(tmp_path, x0, y0):
+    image = blocks_in(tmp_path, np.zeros((90, 70, 3), np.uint8))
     out = np.full((2, 10, 10, 3), 7, np.uint8)
-    corners = np.array([0, x0]), np.array([0, y0])
-    assert copy_boxes(np.zeros((90, 70, 3), np.uint8), *corners, np.arange(2), out) == 1
+    with pytest.raises(DataError, match=f"70 x 90 px.*tile of 10 px at .{x0}, {y0}"):
+        image.boxes_into(out, np.array([0, x0]), np.array([0, y0]))
     assert (out == 7).all()
 
 
-@pytest.mark.parametrize("place", [-1, 2])
-def test_a_place_outside_of_the_output_is_refused(place):
-    pixels, corner = np.zeros((90, 70, 3), np.uint8), np.zeros(1, np.int64)
+@pytest.mark.parametrize("place", [-1, 2, 2**62])
+def test_a_place_outside_of_the_output_is_refused(tmp_path, place):
+    image, corner = blocks_in(tmp_path, np.zeros((90, 70, 3), np.uint8)), np.zeros(1, np.int64)
     with pytest.raises(IndexError, match="place"):
-        copy_boxes(pixels, corner, corner, np.array([place]), np.zeros((2, 10, 10, 3), np.uint8))
+        image.boxes_into(np.zeros((2, 10, 10, 3), np.uint8), corner, corner, np.array([place]))
     with pytest.raises(ValueError, match="contiguous"):
-        copy_boxes(pixels, corner, corner, corner, np.zeros((2, 10, 10, 6), np.uint8)[..., ::2])
+        image.boxes_into(np.zeros((2, 10, 10, 6), np.uint8)[..., ::2], corner, corner)
+
+
+def test_blocks_of_another_picture_are_refused(tmp_path):
+    blocks_in(tmp_path, np.zeros((90, 70, 3), np.uint8))
+    with pytest.raises(ValueError, match="uint8"):
+        BlockedImage(tmp_path / "blocks.npy", 70, 30, 3)
+    np.save(tmp_path / "plain.npy", np.zeros((90, 70, 3), np.uint8))
+    with pytest.raises(ValueError, match="uint8"):
+        BlockedImage(tmp_path / "plain.npy", 70, 90, 3)
 
 
 def reader(folder, stain=NONE, strengths=(1.0, 0.6)):
@@ -275,7 +312,7 @@ def test_reader_gives_tiles_of_several_slides_in_the_order_asked_for(tmp_path):
     got = tiles.read(index)
     assert got.dtype == np.uint8 and got.shape == (4, 64, 64, 3)
     for row, i in zip(got, index):
-        image, x, y = np.load(paths[tiles.store_of_unit[i]]), tiles.x0_px[i], tiles.y0_px[i]
+        image, x, y = pixels_of(open_store(paths[tiles.store_of_unit[i]]).image), tiles.x0_px[i], tiles.y0_px[i]
         np.testing.assert_array_equal(row, image[y : y + 64, x : x + 64])
     np.testing.assert_array_equal(got, np.concatenate([tiles.read(index[k : k + 1]) for k in range(4)]))
     assert tiles.read(np.zeros(0, int)).shape == (0, 64, 64, 3)
@@ -292,7 +329,7 @@ def test_with_a_fit_per_tile_the_store_is_raw_and_tiles_are_normalised_when_cut(
     (tmp_path / "raw").mkdir(), (tmp_path / "tile").mkdir()
     raw, _ = reader(tmp_path / "raw")
     tiles, paths = reader(tmp_path / "tile", StainOptions(fit="tile"))
-    np.testing.assert_array_equal(np.load(paths[1]), slide_image(seed=1, strength=0.6))
+    np.testing.assert_array_equal(pixels_of(open_store(paths[1]).image), slide_image(seed=1, strength=0.6))
     assert open_store(paths[0]).record["stain"]["fit"] == "tile"
     for one in tiles.read(np.arange(6)):
         assert strength_in(one, PUBLISHED_TARGET) == pytest.approx(PUBLISHED_TARGET.strength, rel=0.02)
@@ -300,7 +337,7 @@ def test_with_a_fit_per_tile_the_store_is_raw_and_tiles_are_normalised_when_cut(
     assert tiles.unfitted() == 0
     blank = SlideTiles(tiles.stores, [0, 0], [520, 100], [200, 100], 64)
     assert blank.unfitted() == 1
-    np.testing.assert_array_equal(blank.read(np.array([0]))[0], np.load(paths[0])[200:264, 520:584])
+    np.testing.assert_array_equal(blank.read(np.array([0]))[0], pixels_of(open_store(paths[0]).image)[200:264, 520:584])
 
 
 def test_reader_refuses_lost_tiles_and_mixed_sizes(tmp_path):

@@ -84,7 +84,7 @@ def into_store(plane: Plane, alignment: Alignment, store: SlideStore) -> np.ndar
     import scipy.ndimage
 
     source = store.record["source"]
-    height, width = store.pixels.shape[:2]
+    height, width = store.shape
     store_to_image = np.array([source["width_px"] / width, source["height_px"] / height])
     matrix = alignment.matrix[:2, :2] * store_to_image / np.array(plane.reduction)[:, None]
     shift = alignment.matrix[:2, 2] / plane.reduction
@@ -138,7 +138,7 @@ def cell_mask(outline_um: np.ndarray, store: SlideStore) -> np.ndarray:
     """
     from skimage.draw import polygon
 
-    mask = np.zeros(store.pixels.shape[:2], dtype=np.uint8)
+    mask = np.zeros(store.shape, dtype=np.uint8)
     known = np.isfinite(outline_um).all(axis=(1, 2))
     for outline in outline_um[known]:
         x, y = (store.to_px(outline) - 0.5).T
@@ -151,7 +151,7 @@ def label_mask(labels: np.ndarray, store: SlideStore) -> np.ndarray:
 
     labels: integers [H', W'], 0 outside, on the pixels of the stained image at full resolution.
     """
-    height, width = store.pixels.shape[:2]
+    height, width = store.shape
     row, column = (
         ((np.arange(n) + 0.5) * full / n).astype(np.int64)
         for n, full in zip((height, width), labels.shape, strict=True)

@@ -59,7 +59,7 @@ def _dapi(slide: SlideFile, store: SlideStore, files: Mapping[str, Path]) -> tup
     alignment = read_alignment(files["alignment"], frame) if aligned else Alignment.none(frame)
     source = store.record["source"]
     scale = float(np.sqrt(abs(np.linalg.det(alignment.matrix[:2, :2]))))
-    plane = read_morphology(files["dapi"], max(1.0, scale * source["width_px"] / store.pixels.shape[1]))
+    plane = read_morphology(files["dapi"], max(1.0, scale * source["width_px"] / store.shape[1]))
     full = [n * by for n, by in zip(plane.pixels.shape[::-1], plane.reduction, strict=True)]
     if not aligned and np.abs(np.subtract(full, (source["width_px"], source["height_px"]))).max() > 1:
         raise DataError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,19 +12,17 @@ import numpy as np
 from ..errors import DataError
 from ..files import whole
 from .array_source import ArraySource
-from .crop_kernel import copy_boxes
+from .blocks import BlockedImage, blocks_of, from_blocks, to_blocks, write_blocks, write_header
 from .source import ImageSource, open_image
 from .stain import PUBLISHED_TARGET, Stains, fit_sample, stain_record, transform_of
 from .stain_options import StainOptions
-from .tissue_mask import TissueFinder, tissue_pixels, tissue_pixels_of
-
-_BAND_BYTES = 2**25  # normalised at a time
+from .tissue_mask import TissueFinder, tissue_mask_of, tissue_pixels_of
 
 
 class SlideStore:
     """One slide's image at the working resolution.
 
-    pixels: uint8 [H, W, 3], memory-mapped. um_per_px: of the store, nominal. record: what `image.json` says.
+    image: its pixels, memory-mapped. um_per_px: of the store, nominal. record: what `image.json` says.
     A store is pickled as its path, so that workers share the mapped file.
     """
 
@@ -32,17 +31,11 @@ class SlideStore:
         record = self.path.with_suffix(".json")
         try:
             self.record: dict[str, Any] = json.loads(record.read_text())
-            # A plain view: slices of numpy's memmap class are slow.
-            self.pixels = np.asarray(np.load(self.path, mmap_mode="r"))
-        except (OSError, ValueError) as error:
+            self.image = BlockedImage(self.path, self.record["width_px"], self.record["height_px"], 3)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.path} and {record.name} are no slide store ({error}); delete both and make them again"
             ) from error
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
-            raise DataError(
-                f"{self.path} holds {self.pixels.dtype} {self.pixels.shape}; expected uint8 [H, W, 3]: delete it and "
-                "make it again"
-            )
 
     def __reduce__(self):
         return SlideStore, (self.path,)
@@ -51,6 +44,11 @@ class SlideStore:
     def um_per_px(self) -> float:
         """Micrometres a store pixel."""
         return float(self.record["um_per_px"])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.height_px, self.image.width_px
 
     @cached_property
     def stain(self) -> StainOptions:
@@ -70,7 +68,7 @@ class SlideStore:
         """
         source = self.record["source"]
         size_um = np.array([source["width_px"], source["height_px"]]) * source["um_per_px"]
-        return np.asarray(spatial_um, dtype=np.float64) * (np.array(self.pixels.shape[1::-1]) / size_um)
+        return np.asarray(spatial_um, dtype=np.float64) * (np.array(self.shape[::-1]) / size_um)
 
     def crops(self, x0_px: np.ndarray, y0_px: np.ndarray, size_px: int) -> np.ndarray:
         """Return boxes as uint8 [k, size_px, size_px, 3], as the store holds them.
@@ -81,19 +79,8 @@ class SlideStore:
             A box leaves the image.
         """
         out = np.empty((len(x0_px), size_px, size_px, 3), np.uint8)
-        self.crops_into(out, x0_px, y0_px)
+        self.image.boxes_into(out, x0_px, y0_px)
         return out
-
-    def crops_into(self, out: np.ndarray, x0_px: np.ndarray, y0_px: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Write boxes to `out[rows]` (in order where not given); `out` is uint8 [k, size, size, 3], contiguous."""
-        x0, y0 = (np.ascontiguousarray(corner, dtype=np.int64) for corner in (x0_px, y0_px))
-        bad = copy_boxes(self.pixels, x0, y0, np.arange(len(x0)) if rows is None else rows, out)
-        if bad >= 0:
-            height, width = self.pixels.shape[:2]
-            raise DataError(
-                f"{self.path} has {width} x {height} px, but a tile of {out.shape[1]} px at ({x0[bad]}, {y0[bad]}) was "
-                "asked for; cut only tiles that the tile list keeps"
-            )
 
 
 def open_store(path: str | Path) -> SlideStore:
@@ -162,20 +149,15 @@ def build_store(
     with whole(out_npy) as npy, whole(out_json) as text:
         # Written, not mapped: a full disk then is an error that can be told, not a bus error.
         with npy.open("w+b") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (height, width, 3)}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
+            start = write_header(file, width, height, 3)
             finder = TissueFinder(width, height) if stain.fit in ("slide", "reference") else None
-            for top, pixels in image.strips(scale):
-                file.write(np.ascontiguousarray(pixels).data)
-                if finder:
-                    finder.add(top, pixels)
+            write_blocks(file, _seen(image.strips(scale), finder))
             if finder:
                 file.flush()
-                mapped = np.memmap(file, np.uint8, "r", start, (height, width, 3))
-                source = fit_sample(tissue_pixels(mapped, finder.mask()), stain, name)
-                del mapped
-                _normalise(file, start, transform_of(source, target, stain))
+                as_it_was = BlockedImage(npy, width, height, 3)
+                source = fit_sample(tissue_pixels_of(as_it_was.strips(), finder.mask()), stain, name)
+                del as_it_was
+                _normalise(file, start, width, transform_of(source, target, stain))
         record = {
             "um_per_px": float(um_per_px),
             "width_px": width,
@@ -192,14 +174,21 @@ def build_store(
     return record
 
 
-def _normalise(file: BinaryIO, start: int, transform: Any) -> None:
-    """Replace the pixels of `file` from byte `start` on by their transform, which treats each pixel alone."""
-    buffer = np.empty((_BAND_BYTES // 3, 3), np.uint8)
+def _seen(strips: Iterator[tuple[int, np.ndarray]], finder: TissueFinder | None) -> Iterator[tuple[int, np.ndarray]]:
+    for top, pixels in strips:
+        if finder:
+            finder.add(top, pixels)
+        yield top, pixels
+
+
+def _normalise(file: BinaryIO, start: int, width: int, transform: Any) -> None:
+    """Replace the pixels of the blocks from byte `start` on by their transform, which treats each pixel alone."""
+    blocks = np.empty(blocks_of(width, 1, 3)[1:], np.uint8)
     file.seek(start)
-    while read := file.readinto(buffer.data.cast("B")):
-        pixels = transform.apply(buffer[: read // 3])
+    while read := file.readinto(blocks.data.cast("B")):
+        pixels = transform.apply(from_blocks(blocks, width, 3))
         file.seek(-read, 1)
-        file.write(pixels.data)
+        file.write(to_blocks(pixels).data)
 
 
 def _source(image: np.ndarray | ImageSource) -> ImageSource:
@@ -210,7 +199,5 @@ def _target(stain: StainOptions, reference: np.ndarray | ImageSource | None) -> 
     if stain.reference is None:
         return PUBLISHED_TARGET
     image = open_image(stain.reference) if reference is None else _source(reference)
-    finder = TissueFinder(image.width_px, image.height_px)
-    for top, pixels in image.strips():
-        finder.add(top, pixels)
-    return fit_sample(tissue_pixels_of(image.strips(), finder.mask()), stain, stain.reference)
+    mask = tissue_mask_of(image.strips(), image.width_px, image.height_px)
+    return fit_sample(tissue_pixels_of(image.strips(), mask), stain, stain.reference)

@@ -1,6 +1,6 @@
 """The list of a slide's tiles, and the reader that cuts them from slide stores: tiles are views, not copies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from .extra_channels import Channel, ExtraChannels, with_channels
 from .stain import normalize_tiles
 from .stain_options import StainOptions
 from .store import SlideStore, open_store
-from .tissue_mask import tissue_mask
+from .tissue_mask import tissue_mask_of
 
 COLUMNS = ("barcode", "slide", "x_um", "y_um", "x0_px", "y0_px", "size_px", "tissue_fraction", "kept", "lost")
 NOT_IN_TISSUE, BORDER, NO_TISSUE = "not in tissue", "border", "no tissue"
@@ -87,7 +87,7 @@ def tile_table(
     inside = np.asarray(in_tissue).astype(bool)
     _check(slide, barcode, position, store, options)
     size = options.size_px
-    height, width = store.pixels.shape[:2]
+    height, width = store.shape
     centre = store.to_px(position)
     box = np.floor(centre - size / 2 + 0.5).astype(np.int64)
     outside = ((centre < 0) | (centre > [width, height])).any(axis=1) & inside
@@ -97,7 +97,7 @@ def tile_table(
             f"{store.um_per_px:.4g} um per px; expected most inside: check um_per_px and that x and y are not swapped"
         )
     border = (box < 0).any(axis=1) | (box + size > [width, height]).any(axis=1)
-    fraction = tissue_mask(store.pixels).fraction(box[:, 0], box[:, 1], size)
+    fraction = tissue_mask_of(store.image.strips(), width, height).fraction(box[:, 0], box[:, 1], size)
     lost = np.select(
         [~inside, border, fraction < options.min_tissue], [NOT_IN_TISSUE, BORDER, NO_TISSUE], default=""
     ).astype(object)
@@ -197,12 +197,10 @@ class SlideTiles:
         tiles = self._read(index)[0]
         if self.channels is None:
             return tiles
-        out = np.empty((*tiles.shape[:3], tiles.shape[3] + self.channels[0].pixels.shape[2]), np.uint8)
-        store_of = self.store_of_unit[index]
-        for number in np.unique(store_of):
-            rows = np.flatnonzero(store_of == number)
+        out = np.empty((*tiles.shape[:3], tiles.shape[3] + self.channels[0].image.channels), np.uint8)
+        for number, rows in self._rows_of(index):
             at = self.x0_px[index[rows]], self.y0_px[index[rows]]
-            out[rows] = with_channels(tiles[rows], self.channels[number].pixels, *at)
+            out[rows] = with_channels(tiles[rows], self.channels[number], *at)
         return out
 
     def unfitted(self, chunk: int = 256) -> int:
@@ -213,13 +211,21 @@ class SlideTiles:
     def _read(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((len(index), self.size_px, self.size_px, 3), np.uint8)
         fitted = np.ones(len(index), bool)
-        store_of, x0, y0 = self.store_of_unit[index], self.x0_px[index], self.y0_px[index]
-        for number in np.unique(store_of) if len(self.stores) > 1 else store_of[:1]:
-            store, rows = self.stores[number], np.flatnonzero(store_of == number)
-            store.crops_into(out, x0[rows], y0[rows], rows)
+        for number, rows in self._rows_of(index):
+            store, units = self.stores[number], index[rows]
+            store.image.boxes_into(out, self.x0_px[units], self.y0_px[units], rows)
             if store.stain.fit == "tile":
                 out[rows], fitted[rows] = normalize_tiles(out[rows], store.target, store.stain)
         return out, fitted
+
+    def _rows_of(self, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each store that holds some of the units, and their places among them."""
+        if len(self.stores) == 1:
+            yield 0, np.arange(len(index))
+            return
+        store_of = self.store_of_unit[index]
+        for number in np.unique(store_of):
+            yield int(number), np.flatnonzero(store_of == number)
 
 
 def _check(slide: str, barcode: np.ndarray, position: np.ndarray, store: SlideStore, options: TilingOptions) -> None:

@@ -98,12 +98,20 @@ def tissue_mask(image: np.ndarray, block_px: int = BLOCK_PX) -> TissueMask:
     Parameters
     ----------
     image
-        uint8 [H, W, 3]; may be memory-mapped, it is read once in order.
+        uint8 [H, W, 3].
     block_px
         Side of a block.
     """
-    finder = TissueFinder(image.shape[1], image.shape[0], block_px)
-    finder.add(0, image)
+    return tissue_mask_of(iter([(0, image)]), image.shape[1], image.shape[0], block_px)
+
+
+def tissue_mask_of(
+    strips: Iterable[tuple[int, np.ndarray]], width_px: int, height_px: int, block_px: int = BLOCK_PX
+) -> TissueMask:
+    """Find the same in strips, (first row, uint8 [h, width_px, 3])."""
+    finder = TissueFinder(width_px, height_px, block_px)
+    for top, pixels in strips:
+        finder.add(top, pixels)
     return finder.mask()
 
 
