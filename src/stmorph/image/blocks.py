@@ -14,6 +14,8 @@ import numpy as np
 from ..errors import DataError
 from .crop_kernel import BLOCK, copy_boxes
 
+_LINE = np.dtype((np.void, BLOCK))  # a row of a block, moved as one
+
 
 class BlockedImage:
     """A picture of uint8 [height_px, width_px, channels] in a memory-mapped file of blocks, read as boxes or strips."""
@@ -73,16 +75,15 @@ def write_header(file: BinaryIO, width_px: int, height_px: int, channels: int) -
 
 def write_blocks(file: BinaryIO, strips: Iterable[tuple[int, np.ndarray]]) -> None:
     """Append a picture, given in strips from top to bottom: (first row, uint8 [h, W, C])."""
-    waiting: list[np.ndarray] = []
+    waiting = None
     for _, strip in strips:
-        waiting.append(strip)
-        if (held := sum(map(len, waiting))) >= BLOCK:
-            pixels = np.concatenate(waiting) if len(waiting) > 1 else strip
-            for top in range(0, held - BLOCK + 1, BLOCK):
-                file.write(to_blocks(pixels[top : top + BLOCK]).data)
-            waiting = [pixels[held - held % BLOCK :]]
-    if sum(map(len, waiting)):
-        file.write(to_blocks(np.concatenate(waiting)).data)
+        pixels = strip if waiting is None else np.concatenate([waiting, strip])
+        full = len(pixels) - len(pixels) % BLOCK
+        for top in range(0, full, BLOCK):
+            file.write(to_blocks(pixels[top : top + BLOCK]).data)
+        waiting = pixels[full:] if full < len(pixels) else None
+    if waiting is not None:
+        file.write(to_blocks(waiting).data)
 
 
 def to_blocks(pixels: np.ndarray) -> np.ndarray:
@@ -90,8 +91,7 @@ def to_blocks(pixels: np.ndarray) -> np.ndarray:
     _, columns, _, _ = blocks_of(pixels.shape[1], BLOCK, pixels.shape[2])
     out, length = np.zeros((columns, BLOCK, BLOCK), np.uint8), pixels.shape[1] * pixels.shape[2]
     rows, filled = pixels.reshape(len(pixels), length), length // BLOCK
-    full = rows[:, : filled * BLOCK].reshape(len(pixels), filled, BLOCK)
-    out[:filled, : len(pixels)] = full.transpose(1, 0, 2)
+    out.view(_LINE)[:filled, : len(pixels), 0] = _lines(rows, filled).T
     if filled < columns:
         out[filled, : len(pixels), : length - filled * BLOCK] = rows[:, filled * BLOCK :]
     return out
@@ -99,5 +99,13 @@ def to_blocks(pixels: np.ndarray) -> np.ndarray:
 
 def from_blocks(blocks: np.ndarray, width_px: int, channels: int) -> np.ndarray:
     """Return the rows of a row of blocks [columns, 64, 64] as uint8 [64, width_px, channels]."""
-    rows = blocks.transpose(1, 0, 2).reshape(BLOCK, -1)[:, : width_px * channels]
-    return np.ascontiguousarray(rows).reshape(BLOCK, width_px, channels)
+    length = width_px * channels
+    out, filled = np.empty((BLOCK, length), np.uint8), length // BLOCK
+    _lines(out, filled)[:] = blocks.view(_LINE)[:filled, :, 0].T
+    out[:, filled * BLOCK :] = blocks[filled:, :, : length - filled * BLOCK].reshape(BLOCK, -1)
+    return out.reshape(BLOCK, width_px, channels)
+
+
+def _lines(rows: np.ndarray, filled: int) -> np.ndarray:
+    """Return a view of contiguous bytes [h, length] as the full lines that they begin with, [h, filled]."""
+    return rows[:, : filled * BLOCK].reshape(len(rows), filled, BLOCK).view(_LINE)[..., 0]
