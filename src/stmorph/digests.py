@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,6 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def code_digest(*modules: str) -> str:
-    """Return a digest of the source of some modules of this package and of all of the package that they import.
-
-    Parameters
-    ----------
-    modules
-        Names below the package, e.g. `image.stain`, `methods.stem`; a package stands for all of its files.
-    """
-    return digest_of(_meanings(code_files(*modules)))
-
-
 @cache  # a study of thousands of runs asks for each step and method thousands of times
 def script_digest(script: str, *modules: str) -> str:
     """Return a digest of a step: its script, all of the package that the script imports, and some modules more.
@@ -44,9 +32,11 @@ def script_digest(script: str, *modules: str) -> str:
         Name of a file in workflow/scripts, without its ending.
     modules
         What the step loads by a name of the config, which no import statement shows: a method, a kind of figure.
+        Names below the package, e.g. `methods.stem`; a package stands for all of its files.
     """
-    path = SCRIPTS / f"{script}.py"
-    return digest_of([_meaning(path.read_text("utf-8")), _meanings(script_files(script) | code_files(*modules))])
+    files = sorted(script_files(script) | code_files(*modules))
+    meanings = [(file.relative_to(PACKAGE).as_posix(), _meaning(file.read_text("utf-8"))) for file in files]
+    return digest_of([_meaning((SCRIPTS / f"{script}.py").read_text("utf-8")), meanings])
 
 
 def code_files(*modules: str) -> frozenset[Path]:
@@ -58,10 +48,6 @@ def script_files(script: str) -> frozenset[Path]:
     """Return the files of this package that a step's script imports, without its frame: `job` changes no result."""
     used = [file for file in _imports(SCRIPTS / f"{script}.py") if file != PACKAGE / "job.py"]
     return frozenset().union(*(_closure(file, whole=False) for file in used))
-
-
-def _meanings(files: Iterable[Path]) -> list[tuple[str, str]]:
-    return [(file.relative_to(PACKAGE).as_posix(), _meaning(file.read_text("utf-8"))) for file in sorted(files)]
 
 
 @cache  # every job asks for the same files

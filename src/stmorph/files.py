@@ -1,16 +1,19 @@
 """Outputs appear whole or not at all."""
 
-import glob
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import DataError
+from .errors import DataError, reason_of
 
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+PARTIAL = ".partial-"
+"""How the name of a file or folder begins that is being written."""
+_FOLDER = ".folder"
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         The disk is full or the folder cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -34,22 +37,52 @@ def whole(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         named = isinstance(error.filename, str | bytes | os.PathLike)
-        if named and Path(os.fsdecode(error.filename)) not in (partial, path, *path.parents):
+        name = Path(os.fsdecode(error.filename)) if named else partial
+        if name not in (path, *path.parents) and PARTIAL not in str(name):
             raise  # about another file, which the caller was reading
         raise DataError(
-            f"{path} could not be written ({error.strerror or error}); "
-            "free space or mend the folder's rights and run again"
+            f"{path} could not be written ({_reason(error)}); free space or mend the folder's rights and run again"
         ) from error
     finally:
         with suppress(OSError):  # where the folder is missing or closed to us there is nothing to remove
             partial.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: str | Path) -> None:
-    """Remove what killed processes left beside `path`; only where no other process can be writing it."""
+def _reason(error: OSError) -> str:
+    hdf5 = re.search(r"error message = '([^']*)'", str(error))  # among its own numbers, over several lines
+    return error.strerror or (hdf5[1] if hdf5 else reason_of(error))
+
+
+@contextmanager
+def scratch(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`, on its disk; afterwards it is gone."""
     path = Path(path)
-    for leftover in path.parent.glob(f".partial-*-{glob.escape(path.name)}"):
-        leftover.unlink(missing_ok=True)
+    folder = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}{_FOLDER}")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed processes left of writing `path`; only where no other process can be writing it."""
+    path = Path(path)
+    # Not by a pattern with a star alone: another job may be writing `my-S1.png` beside `S1.png`.
+    of_path = re.compile(rf"{re.escape(PARTIAL)}\d+-{re.escape(path.name)}({re.escape(_FOLDER)})?")
+    for leftover in path.parent.glob(f"{PARTIAL}*"):
+        if of_path.fullmatch(leftover.name):
+            _remove(leftover)
+
+
+def remove_leftovers_below(folder: str | Path) -> None:
+    """Remove whatever killed processes left in a folder and those in it; only where no other process writes there."""
+    for leftover in list(Path(folder).rglob(f"{PARTIAL}*")):
+        _remove(leftover)
+
+
+def _remove(leftover: Path) -> None:
+    shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 def zip_folder(folder: Path, path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import __version__
 from .errors import StmorphError
+from .files import remove_leftovers
 from .training.nodes import by_srun, is_helper
 
 
@@ -41,6 +42,9 @@ def job(snakemake: Any) -> Iterator[None]:
     told.addHandler(handler)
     told.setLevel(logging.INFO)
     try:
+        if anew:  # the first of several processes: what a killed one left is nobody's now
+            for made in snakemake.output:
+                remove_leftovers(made)
         yield
     except StmorphError as error:
         sentence = f"stmorph: {snakemake.rule}: {error}\n"

@@ -60,12 +60,12 @@ def load_units(
     table = table[table["role"].isin(list(roles))].sort_values(["slide", "barcode"], kind="stable")
     genes = read_panel(Path(panel)).genes
     expression, embedding, boxes, stores, channels, cells, wanted_slides = [], [], [], [], [], [], []
-    by_name = {str(open_slide(file.slide).about["slide"]): file for file in files}
-    for name, file in sorted(by_name.items()):  # the order of the table
+    by_name = {str(slide.about["slide"]): (slide, file) for file in files for slide in [open_slide(file.slide)]}
+    for name in sorted(by_name):  # the order of the table
+        slide, file = by_name.pop(name)  # it holds what was read of it only as long as it is needed
         wanted = table.loc[table["slide"] == name, "barcode"].to_numpy()
         if not len(wanted):
             continue
-        slide = open_slide(file.slide)
         columns = slide.var.index.get_indexer(list(genes))
         missing = [gene for gene, column in zip(genes, columns) if column < 0]
         if missing:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .digests import file_digest
-from .errors import ConfigError, DataError, WeightsError
+from .errors import ConfigError, DataError, WeightsError, reason_of
 from .files import whole
 from .methods.base import DataSpec, Method
 
@@ -125,7 +125,7 @@ def load_model(
         method.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(
-            f"weights {path} do not fit method {record['method']} ({str(error).splitlines()[0]}); train again"
+            f"weights {path} do not fit method {record['method']} ({reason_of(error)}); train again"
         ) from error
     return method.eval().requires_grad_(False)
 

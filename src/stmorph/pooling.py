@@ -218,40 +218,6 @@ class PooledCounts:
         return matrix, library
 
 
-def pool_bins(
-    counts: scipy.sparse.csr_matrix,
-    rows: np.ndarray,
-    cols: np.ndarray,
-    in_tissue: np.ndarray,
-    k: int,
-    stride: int,
-    genes: Sequence[int] | np.ndarray | None = None,
-) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-    """Sum windows of k x k bins, every `stride` bins, where every bin is in tissue.
-
-    Parameters
-    ----------
-    counts, rows, cols, in_tissue, genes
-        As `PooledCounts`.
-    k, stride
-        As `lay_windows`.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        int32 [windows, genes], row by row of the array; the windows are `lay_windows(..., least=k * k)`.
-    numpy.ndarray
-        int64 [windows], the sum of all genes, also of those not in `genes`.
-
-    Raises
-    ------
-    DataError
-        As `PooledCounts`.
-    """
-    windows = lay_windows(rows, cols, in_tissue, k, stride, least=k * k)
-    return PooledCounts(counts, rows, cols, in_tissue, windows, genes).all()
-
-
 def _shape(rows: np.ndarray, cols: np.ndarray) -> tuple[int, int]:
     if not len(rows):
         return 0, 0

@@ -11,8 +11,6 @@ from .errors import DataError
 from .randomness import numpy_generator
 from .slide_file import open_slide
 
-ROLES = ("train", "test", "buffer", "unused")
-
 
 def split_units(units: pd.DataFrame, split: Mapping[str, Any], name: str, fold: int | None = None) -> pd.DataFrame:
     """Return `units` with a `role` for each.

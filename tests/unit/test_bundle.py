@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stmorph import digests
+from stmorph.bundle import contents
 from stmorph.bundle import restore as restoring
 from stmorph.bundle.contents import KINDS, MANIFEST, bundle_about, bundle_files, study_digests
 from stmorph.bundle.given import Given, mark_path, read_given, read_mark, stamp_of
 from stmorph.bundle.pack import pack
 from stmorph.bundle.restore import forget, restore
+from stmorph.config import workflow
 from stmorph.config.workflow import Workflow, open_study
 from stmorph.errors import ConfigError, DataError
 
@@ -123,6 +126,17 @@ def test_digests_tell_which_part_of_the_config_changed(study):
         for kind in KINDS
     }
     assert differ == {"scores": {"runs"}, "models": set()}
+
+
+def test_the_code_is_that_of_the_steps_behind_the_files(study, monkeypatch):
+    code_of, before = digests.script_digest, {kind: study_digests(study, kind)["code"] for kind in KINDS}
+    differ = {}
+    for asked in [("simulate",), ("embedding",), ("train", "methods.ridge"), ("score",), ("table",)]:
+        for place in (contents, workflow):
+            monkeypatch.setattr(place, "script_digest", lambda *step, new=asked: "0" if step == new else code_of(*step))
+        differ[asked[0]] = [kind for kind in KINDS if study_digests(study, kind)["code"] != before[kind]]
+    both = ["scores", "models"]
+    assert differ == {"simulate": both, "embedding": both, "train": both, "score": ["scores"], "table": []}
 
 
 def test_where_files_lie_and_what_tables_say_is_no_part_of_it(study):

@@ -35,6 +35,9 @@ def package(tmp_path, monkeypatch):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text.format(name="toy") if name == "absolute.py" else text)
     monkeypatch.setattr(digests, "PACKAGE", folder)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "empty.py").write_text("")
+    monkeypatch.setattr(digests, "SCRIPTS", tmp_path / "scripts")
     return folder
 
 
@@ -43,9 +46,13 @@ def forget():
         remembered.cache_clear()
 
 
+def code_digest(*modules):
+    return digests.script_digest("empty", *modules)
+
+
 def all_digests():
     forget()
-    return {module: digests.code_digest(module) for module in MODULES}
+    return {module: code_digest(module) for module in MODULES}
 
 
 def changed(package, file, old, new):
@@ -107,8 +114,8 @@ def test_circles_end(package):
 
 
 def test_several_modules_in_any_order(package):
-    assert digests.code_digest("user", "apart") == digests.code_digest("apart", "user")
-    assert digests.code_digest("user", "apart") != digests.code_digest("user")
+    assert code_digest("user", "apart") == code_digest("apart", "user")
+    assert code_digest("user", "apart") != code_digest("user")
 
 
 def test_where_the_package_lies_does_not_matter(package, tmp_path, monkeypatch):
@@ -122,7 +129,7 @@ def test_where_the_package_lies_does_not_matter(package, tmp_path, monkeypatch):
 
 def test_an_absent_module(package):
     with pytest.raises(FileNotFoundError, match="no module 'absent'"):
-        digests.code_digest("absent")
+        code_digest("absent")
 
 
 SCRIPT_FILES = {
@@ -132,13 +139,11 @@ SCRIPT_FILES = {
 
 
 @pytest.fixture
-def scripts(package, tmp_path, monkeypatch):
+def scripts(package, tmp_path):
     folder = tmp_path / "scripts"
-    folder.mkdir()
     for name, text in SCRIPT_FILES.items():
         (folder / name).write_text(text)
     (package / "job.py").write_text("from .apart import TEXT\n")
-    monkeypatch.setattr(digests, "SCRIPTS", folder)
     return folder
 
 

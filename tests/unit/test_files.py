@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from stmorph.errors import DataError
-from stmorph.files import whole
+from stmorph.files import remove_leftovers, remove_leftovers_below, scratch, whole
 
 
 def left(folder):
@@ -69,6 +69,18 @@ def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("Can't close file (time = Sat\n, errno = 28, error message = 'No space left', buf = 0x5)", "No space left"),
+        ("first line\nsecond line", "first line"),
+    ],
+)
+def test_what_a_library_tells_in_several_lines_is_one_sentence(tmp_path, told, said):
+    with pytest.raises(DataError, match=rf"out\.h5 could not be written \({said}\); free"), whole(tmp_path / "out.h5"):
+        raise OSError(told)
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "taken").write_text("a file, no folder")
     with pytest.raises(DataError, match=r"out\.txt could not be written"), whole(tmp_path / "taken" / "out.txt"):
@@ -95,4 +107,34 @@ def test_a_body_that_writes_nothing_is_an_error(tmp_path):
 def test_an_absent_input_is_not_called_a_failed_output(tmp_path):
     with pytest.raises(FileNotFoundError, match="input"), whole(tmp_path / "out") as partial:
         partial.write_text((tmp_path / "input").read_text())
+    assert left(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_of_another_file(tmp_path):
+    for name in ("S1.png", ".partial-12-S1.png", ".partial-7-my-S1.png", ".partial-7-12-S1.png", ".partial-12-S1.png2"):
+        (tmp_path / name).touch()
+    (tmp_path / ".partial-13-S1.png.folder" / "chunks").mkdir(parents=True)
+    remove_leftovers(tmp_path / "S1.png")
+    assert left(tmp_path) == [".partial-12-S1.png2", ".partial-7-12-S1.png", ".partial-7-my-S1.png", "S1.png"]
+    remove_leftovers(tmp_path / "not there" / "S1.png")
+
+
+def test_of_a_folder_of_ones_own_every_leftover_is_removed(tmp_path):
+    (tmp_path / "outs/.partial-13-S1.zip.folder/.partial-14-deeper").mkdir(parents=True)
+    for name in ("outs/S1.png", "outs/.partial-12-S1.png", ".partial-7-x"):
+        (tmp_path / name).touch()
+    remove_leftovers_below(tmp_path)
+    assert left(tmp_path) == ["outs"] and left(tmp_path / "outs") == ["S1.png"]
+
+
+def test_a_scratch_folder_is_one_of_its_file_and_goes_in_any_case(tmp_path):
+    out = tmp_path / "out.zip"
+    with pytest.raises(RuntimeError), scratch(out) as folder:
+        (folder / "part").touch()
+        raise RuntimeError("in the middle")
+    assert left(tmp_path) == []
+    with scratch(out) as folder:
+        folder.rename(folder.with_name(folder.name.replace(str(os.getpid()), "1")))  # as a killed process leaves it
+    assert len(left(tmp_path)) == 1
+    remove_leftovers(out)
     assert left(tmp_path) == []

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stmorph.errors import DataError
-from stmorph.pooling import PooledCounts, lay_windows, pool_bins
+from stmorph.pooling import PooledCounts, lay_windows
 
 
 def section(shape=(41, 33), genes=12, seed=0, density=0.2, tissue=0.97):
@@ -16,6 +16,12 @@ def section(shape=(41, 33), genes=12, seed=0, density=0.2, tissue=0.97):
     counts = rng.poisson(3, (len(order), genes)) * (rng.random((len(order), genes)) < density)
     in_tissue = rng.random(len(order)) < tissue
     return scipy.sparse.csr_matrix(counts.astype(np.int32)), rows, cols, in_tissue
+
+
+def pool_bins(counts, rows, cols, in_tissue, k, stride, genes=None):
+    """Windows of k x k bins where every bin is in tissue: their counts, and the sums of all genes."""
+    windows = lay_windows(rows, cols, in_tissue, k, stride, least=k * k)
+    return PooledCounts(counts, rows, cols, in_tissue, windows, genes).all()
 
 
 def by_hand(counts, rows, cols, in_tissue, k, stride, least):

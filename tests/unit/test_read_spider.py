@@ -14,7 +14,9 @@ from stmorph.config.dataset_schema import TILES_ALONE
 from stmorph.errors import ConfigError, DataError
 from stmorph.image.pictures import ArrayTiles
 from stmorph.read import READERS, SlideInfo, read_slide
-from stmorph.read.spider import central_tiles, chosen_tiles, parts_in_order, read_central, read_list, stream, unpack
+from stmorph.read.spider import unpack
+from stmorph.read.spider_archive import parts_in_order, read_central, stream
+from stmorph.read.spider_list import central_tiles, chosen_tiles
 from stmorph.read.tar_parts import opened_tar
 from stmorph.simulate import SimulationOptions, simulate_slide
 
@@ -95,7 +97,7 @@ def test_the_central_pictures_come_back_with_their_labels(drawn, tmp_path):
     done = unpack(parts_of(drawn), tmp_path / "tiles.npy", tmp_path / "tiles.parquet")
     assert done.tiles == len(truth) and done.lost == {}
     assert len(truth) < facts["pictures"]  # those of the context stay behind
-    listed = read_list(tmp_path / "tiles.parquet")
+    listed = pd.read_parquet(tmp_path / "tiles.parquet")
     assert listed["barcode"].tolist() == truth["image_name"].tolist()  # sorted by slide and name, though shuffled
     assert listed["label"].tolist() == truth["class"].tolist()
     assert listed["split"].tolist() == truth["split"].tolist() and set(listed["split"]) == {"train", "test"}
@@ -161,7 +163,7 @@ def test_the_step_makes_one_store_of_the_central_pictures(drawn, tmp_path, capsy
     runpy.run_path(str(SCRIPT), {"snakemake": step})
     truth = pd.read_parquet(drawn["truth"])
     truth = truth[truth["split"].isin(splits)]
-    table, tiles = read_list(tmp_path / "tiles.parquet"), np.load(tmp_path / "tiles.npy")
+    table, tiles = pd.read_parquet(tmp_path / "tiles.parquet"), np.load(tmp_path / "tiles.npy")
     assert set(table["barcode"]) == set(truth["image_name"]) and len(table) == len(truth) == len(tiles)
     assert tiles.shape[1:] == (options.get("size_px", 24),) * 2 + (3,) and (table["row"] == np.arange(len(table))).all()
     assert f"{len(truth)} tiles; left out:" in capsys.readouterr().out
@@ -306,6 +308,3 @@ def test_bad_stores(archive):
     np.save(npy, np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(DataError, match=r"shape \(2, 8, 8\); expected pictures"):
         ArrayTiles(npy)
-    (archive.folder / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"t\.parquet cannot be read"):
-        read_list(archive.folder / "t.parquet")

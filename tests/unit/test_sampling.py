@@ -154,7 +154,7 @@ def test_a_failure_while_drawing_leaves_no_file(tmp_path):
 
 
 def test_a_damaged_or_absent_file_is_said(tmp_path):
-    with pytest.raises(DataError, match="do not exist"):
+    with pytest.raises(DataError, match="does not exist; expected a run's samples: sample the run"):
         read_samples(tmp_path / "none.zarr.zip")
     (tmp_path / "bad.zarr.zip").write_bytes(b"PK nothing")
     with pytest.raises(DataError, match="cannot be read"):

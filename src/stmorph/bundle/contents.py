@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..config.workflow import Workflow
-from ..digests import code_digest, digest_of
+from ..digests import digest_of, script_digest
 
 Kind = Literal["scores", "models"]
 KINDS: tuple[Kind, ...] = ("scores", "models")
@@ -17,11 +17,13 @@ MANIFEST = "stmorph-bundle.json"
 
 SCORE_FILES = ("scores.parquet", "genes.parquet")
 MODEL_FILES = ("model.safetensors", "model.json", "losses.csv", "provenance.json")
-CODE = {
-    "models": ("read", "image", "encoders", "splits", "leakage", "panels", "runs.train"),
-    "scores": ("runs.sample", "runs.score"),
+STEPS = {
+    "models": ("slide", "tiles", "channels", "embedding", "split", "panel", "train"),
+    "scores": ("sample", "score"),
 }
-"""Modules on which the files depend; the scores also on those of the models, and both on the methods."""
+"""Scripts on which the files depend; the scores also on those of the models."""
+SIMULATION = ("simulate", "gene_sets")
+"""The same, where a study draws its data."""
 
 LOCAL_KEYS = frozenset({"weights"})
 """Options that say where a file lies on one machine, not what it is."""
@@ -72,7 +74,6 @@ def study_digests(study: Workflow, kind: Kind) -> dict[str, str]:
     """
     config, runs = study.config, study.plan.runs
     scored = kind == "scores"
-    names = ("runs.train", *CODE["models"], *(CODE["scores"] if scored else ()))
     parts: dict[str, Any] = {
         "datasets": {name: _data(study, name) for name in sorted(study.study.datasets)},
         "tiles": config.tiles,
@@ -83,8 +84,14 @@ def study_digests(study: Workflow, kind: Kind) -> dict[str, str]:
     }
     if scored:
         parts["scores"] = {key: v for key, v in config.scores.model_dump().items() if key != "inception_weights"}
-    code = code_digest("methods.base", *sorted({f"methods.{run.method}" for run in runs}), *names)
-    return {name: digest_of(part) for name, part in parts.items()} | {"code": code}
+    simulated = any(dataset.simulate is not None for dataset in study.study.datasets.values())
+    steps = (*STEPS["models"], *(STEPS["scores"] if scored else ()), *(SIMULATION if simulated else ()))
+    # Each method is in the digest of its own training, which follows from its name and not from an import.
+    parts["code"] = [
+        {step: script_digest(step) for step in steps},
+        {run.method: study.code_of(run, "train") for run in runs},
+    ]
+    return {name: digest_of(part) for name, part in parts.items()}
 
 
 def bundle_about(study: Workflow, kind: Kind) -> dict[str, Any]:

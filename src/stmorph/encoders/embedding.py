@@ -1,7 +1,5 @@
 """The embedding of a slide's tiles: made in chunks, kept as a zipped Zarr store; the same content, the same bytes."""
 
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..files import whole, zip_folder
 from ..image.views import VIEWS, view
 from ..units import TileReader
+from ..zarr_zip import opened, written
 from .base import Encoder
 
 #: A zip stores a time with every entry; this one, the earliest there is, makes the bytes a function of the content.
@@ -104,9 +102,7 @@ def write_embedding(
     DataError
         The shapes disagree, a barcode comes twice, or the disk is full.
     """
-    import zarr
-
-    path, views = Path(path), check_views(views)
+    views = check_views(views)
     expected = (len(barcodes), len(views), encoder.dim)
     if embedding.shape != expected:
         raise DataError(
@@ -115,26 +111,20 @@ def write_embedding(
         )
     if len(set(barcodes)) < len(barcodes):
         raise DataError(f"{path} would hold a barcode twice; barcodes must be unique, so mend the slide's units")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-        group = zarr.open_group(folder, mode="w", zarr_format=3)
+    attributes = {
+        "encoder": encoder.name,
+        "weights_sha256": encoder.weights_sha256,
+        "views": list(views),
+        "features": list(encoder.features),
+        "dim": encoder.dim,
+    }
+    with written(path, attributes) as group:
         rows = max(1, min(len(embedding), 2**22 // max(1, len(views) * encoder.dim)))  # 16 MB a chunk
         group.create_array(
             "embedding", data=np.asarray(embedding, dtype=np.float32), chunks=(rows, len(views), encoder.dim)
         )
         names = group.create_array("barcode", shape=(len(barcodes),), dtype=str, chunks=(max(1, len(barcodes)),))
         names[:] = np.asarray(list(barcodes), dtype=np.dtypes.StringDType())
-        group.attrs.update(
-            {
-                "encoder": encoder.name,
-                "weights_sha256": encoder.weights_sha256,
-                "views": list(views),
-                "features": list(encoder.features),
-                "dim": encoder.dim,
-            }
-        )
-        with whole(path) as partial:
-            zip_folder(Path(folder), partial)
 
 
 def read_embedding(path: str | Path) -> Embedding:
@@ -145,19 +135,10 @@ def read_embedding(path: str | Path) -> Embedding:
     DataError
         The file is missing, damaged, or its parts contradict each other.
     """
-    import zarr
-
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"embedding {path} does not exist; run the embedding step for its slide first")
-    if not zipfile.is_zipfile(path):  # asked before, because ZipStore stumbles over its own closing
-        raise DataError(f"embedding {path} cannot be read as a zip; delete it and run its step again")
-    try:
-        with zarr.storage.ZipStore(path, mode="r") as store:
-            group = zarr.open_group(store, mode="r")
-            embedding = np.asarray(group["embedding"][:], dtype=np.float32)
-            barcode = np.array(group["barcode"][:].tolist(), dtype=str)
-            attributes = dict(group.attrs)
+    with opened(path, "a slide's embedding", "run the embedding step for its slide") as group:
+        embedding = np.asarray(group["embedding"][:], dtype=np.float32)
+        barcode = np.array(group["barcode"][:].tolist(), dtype=str)
+        attributes = dict(group.attrs)
         found = Embedding(
             embedding=embedding,
             barcode=barcode,
@@ -166,11 +147,6 @@ def read_embedding(path: str | Path) -> Embedding:
             views=tuple(attributes["views"]),
             features=tuple(attributes["features"]),
         )
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RuntimeError) as error:
-        raise DataError(
-            f"embedding {path} cannot be read ({type(error).__name__}: {str(error)[:80]}); delete it and run its step "
-            "again"
-        ) from error
     expected = (len(barcode), len(found.views), attributes.get("dim"))
     if embedding.shape != expected or len(found.features) not in (0, expected[2]):
         raise DataError(

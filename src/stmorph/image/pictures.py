@@ -149,41 +149,6 @@ class ArrayTiles(_Pictures):
         return {**self.__dict__, "_array": None}
 
 
-class JoinedTiles:
-    """Tiles of several readers as one: unit i is unit `row[i]` of `readers[reader[i]]`."""
-
-    def __init__(self, readers: Sequence[PatchTiles | ArrayTiles], reader: np.ndarray, row: np.ndarray):
-        """Join readers.
-
-        Raises
-        ------
-        DataError
-            The readers' tiles differ in size.
-        """
-        sizes = {str(one.path): one.size_px for one in readers}
-        if len(set(sizes.values())) > 1:
-            raise DataError(
-                "pictures of two sizes were put together ("
-                + ", ".join(f"{path}: {size} px" for path, size in sorted(sizes.items()))
-                + "); expected one size: give size_px"
-            )
-        self.readers = list(readers)
-        self.reader, self.row = np.asarray(reader, np.int64), np.asarray(row, np.int64)
-        self.size_px = self.readers[0].size_px if self.readers else 0
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def read(self, index: np.ndarray) -> np.ndarray:
-        """Return the tiles of units `index` (int64 [k]) as uint8 [k, size_px, size_px, 3], in that order."""
-        index = np.asarray(index, dtype=np.int64)
-        out = np.empty((len(index), self.size_px, self.size_px, 3), np.uint8)
-        for number in np.unique(self.reader[index]):
-            places = np.flatnonzero(self.reader[index] == number)
-            out[places] = self.readers[number].read(self.row[index[places]])
-        return out
-
-
 def fitted(picture: np.ndarray, size_px: int, crop: float = 1.0) -> np.ndarray:
     """Return the central part of a picture at another size, uint8 [size_px, size_px, 3].
 

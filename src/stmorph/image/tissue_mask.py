@@ -115,15 +115,16 @@ def tissue_mask_of(
     return finder.mask()
 
 
-def tissue_pixels(image: np.ndarray, mask: TissueMask, at_most: int = 1_000_000) -> np.ndarray:
-    """Return pixels of tissue on a regular grid, about `at_most` of them, uint8 [n, 3]; nothing is random."""
-    return tissue_pixels_of(iter([(0, image)]), mask, at_most)
-
-
 def tissue_pixels_of(
     strips: Iterable[tuple[int, np.ndarray]], mask: TissueMask, at_most: int = 1_000_000
 ) -> np.ndarray:
-    """Return the same of an image in strips from top to bottom, (first row, uint8 [h, W, 3])."""
+    """Return pixels of tissue on a regular grid, about `at_most` of them, uint8 [n, 3]; nothing is random.
+
+    Parameters
+    ----------
+    strips
+        The image from top to bottom, (first row, uint8 [h, W, 3]).
+    """
     stride = max(1, int(np.sqrt(mask.blocks.sum() * mask.block_px**2 / at_most)))
     x = np.arange(stride // 2, mask.width_px, stride)
     found = []

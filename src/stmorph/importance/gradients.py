@@ -87,8 +87,7 @@ def energy_gradients(
     ConfigError
         There are no units, times or draws.
     """
-    if not (len(times) and draws > 0 and sum(len(batch) for _, batch in batches)):
-        raise ConfigError("gene importance has no units, times or draws to average over; give at least one of each")
+    _check_any(batches, times, draws)
     absolute, signed = [], []
     for names, batch in batches:
         sums = torch.zeros(2, len(batch), len(method.spec.genes), dtype=torch.float64)
@@ -126,8 +125,7 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients
 
-    if not (len(times) and draws > 0 and sum(len(batch) for _, batch in batches)):
-        raise ConfigError("gene importance has no units, times or draws to average over; give at least one of each")
+    _check_any(batches, times, draws)
     attributions, gaps, differences = [], [], []
     for names, batch in batches:
         genes_of, mask = _input(batch)
@@ -165,6 +163,11 @@ def integrated_gradients(
     relative = torch.cat(gaps).abs() / torch.maximum(size, size.mean()).clamp(min=1e-12)
     values = torch.cat(attributions).numpy()
     return Attribution(_table(method.spec.genes, np.abs(values), values), float(relative.max()))
+
+
+def _check_any(batches: Sequence[tuple[Sequence[str], Batch]], times: Sequence[float], draws: int) -> None:
+    if not (len(times) and draws > 0 and sum(len(batch) for _, batch in batches)):
+        raise ConfigError("gene importance has no units, times or draws to average over; give at least one of each")
 
 
 def _evaluations(

@@ -48,22 +48,18 @@ class GeneFlowDiffusion(PictureMethod):
         )
         return self.with_encoder_losses({"denoising": denoising}, condition, x0)
 
-    @torch.no_grad()
-    def draw(self, batch: Batch, seeds: torch.Tensor) -> torch.Tensor:
-        """Return pictures uint8 [B, draws, H, W, C]."""
-        units, draws = seeds.shape
-        condition = self.condition(batch).repeat_interleave(draws, 0)
-        x = sample(
+    def sampled(self, seeds: list[int], condition: torch.Tensor) -> torch.Tensor:
+        """Return what each seed's noise is denoised to [N, C, H, W]."""
+        return sample(
             self.schedule,
             lambda x, t: self._predict(x, t, condition),
-            seeds.flatten().tolist(),
+            seeds,
             self.picture_shape,
             steps=self.options.sampling_steps,
             target=self.options.predict,
             clip=(0, 1) if self.options.image_range == "code" else (-1, 1),
             device=condition.device,
         )
-        return self.to_pictures(x).unflatten(0, (units, draws))
 
     def energy_noise_shape(self) -> tuple[int, ...]:
         """Return the shape of one unit's noise in `conditional_energy`."""

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ..errors import ConfigError
 from ..units import Units
-from .base import Batch, DataSpec, Method, MethodOptions
+from .base import Batch, DataSpec, MethodOptions
+from .remembering import Remembering
 
 
 class NearestNeighbourOptions(MethodOptions):
@@ -22,12 +23,13 @@ class NearestNeighbourOptions(MethodOptions):
     """`mean`: every draw is the neighbours' mean; `neighbour`: each draw is one of them, chosen by its seed."""
 
 
-class NearestNeighbour(Method):
+class NearestNeighbour(Remembering):
     """Averages, or draws from, the k nearest training units; embeddings are standardised by the training units."""
 
     family = "predictor"
     needs = frozenset({"embedding"})
     trains = "once"
+    remembered = ("embedding", "expression")
     Options = NearestNeighbourOptions
 
     def __init__(self, options: NearestNeighbourOptions, spec: DataSpec):
@@ -74,13 +76,6 @@ class NearestNeighbour(Method):
             return mean[:, None].expand(-1, seeds.shape[1], -1).clone()
         chosen = nearest.gather(1, (seeds % self.options.k).to(nearest.device))
         return self.expression[chosen]
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        # What is remembered is as long as the training set, which a fresh model does not know.
-        for name in ("embedding", "expression"):
-            if (stored := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(stored, device=getattr(self, name).device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 METHOD = NearestNeighbour

@@ -10,7 +10,8 @@ import torch
 
 from ..errors import ConfigError
 from ..units import Units
-from .base import Batch, DataSpec, Method, MethodOptions
+from .base import Batch, DataSpec, MethodOptions
+from .remembering import Remembering
 
 
 class NearestNeighbourImageOptions(MethodOptions):
@@ -22,12 +23,13 @@ class NearestNeighbourImageOptions(MethodOptions):
     """`ranked`: draw d is the d-th nearest tile; `nearest`: every draw is the nearest one."""
 
 
-class NearestNeighbourImage(Method):
+class NearestNeighbourImage(Remembering):
     """Training tiles and expression, kept whole; no draw depends on its seed."""
 
     family = "generator"
     needs = frozenset({"tiles"})
     trains = "once"
+    remembered = ("expression", "tiles")
     Options = NearestNeighbourImageOptions
 
     def __init__(self, options: NearestNeighbourImageOptions, spec: DataSpec):
@@ -75,13 +77,6 @@ class NearestNeighbourImage(Method):
         order = distance.sort(dim=1, stable=True).indices
         chosen = order[:, :draws] if self.options.draws == "ranked" else order[:, :1].expand(-1, draws)
         return self.tiles[chosen]
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
-        # The number of training units is known from the file alone.
-        for name in ("expression", "tiles"):
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 METHOD = NearestNeighbourImage

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reason_of
 
 
 @contextmanager
@@ -35,10 +35,9 @@ def opened_tar(parts: Path | Sequence[Path]) -> Iterator[Iterator[tuple[str, Bin
                 f"{error.filename} does not exist; expected a part of the archive: download it or correct the path"
             ) from error
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            reason = str(error).split("\n")[0].rstrip(":") or type(error).__name__
             raise DataError(
-                f"{paths[0]} and what follows it cannot be read ({reason}); expected a tar, all parts in order: one is "
-                "missing or truncated, download it again"
+                f"{paths[0]} and what follows it cannot be read ({reason_of(error).rstrip(':')}); expected a tar, all "
+                "parts in order: one is missing or truncated, download it again"
             ) from error
 
 

@@ -1,7 +1,5 @@
 """samples.zarr.zip: the draws of a run's test units and where each came from."""
 
-import tempfile
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..files import whole, zip_folder
+from ..zarr_zip import opened, written
 
 CHUNK_BYTES = 2**23
 
@@ -53,39 +51,25 @@ def write_samples(
     DataError
         The chunks hold another number of units than `names`, or the disk is full.
     """
-    import zarr
-
-    path = Path(path)
     n, done, array = len(names["barcode"]), 0, None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # A folder first: a zip store cannot rewrite a chunk, and keeps the time of writing.
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-            group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=attributes)
-            for drawn in chunks:
-                if array is None:
-                    unit = max(1, drawn[:1].nbytes)
-                    rows = max(1, min(n, CHUNK_BYTES // unit))
-                    array = group.create_array(
-                        "draws", shape=(n, *drawn.shape[1:]), chunks=(rows, *drawn.shape[1:]), dtype=drawn.dtype
-                    )
-                if done + len(drawn) <= n:
-                    array[done : done + len(drawn)] = drawn
-                done += len(drawn)
-            if done != n:
-                raise DataError(
-                    f"{path} would hold draws of {done} units where {n} are named; draw for the units that are named"
+    with written(path, attributes) as group:
+        for drawn in chunks:
+            if array is None:
+                unit = max(1, drawn[:1].nbytes)
+                rows = max(1, min(n, CHUNK_BYTES // unit))
+                array = group.create_array(
+                    "draws", shape=(n, *drawn.shape[1:]), chunks=(rows, *drawn.shape[1:]), dtype=drawn.dtype
                 )
-            group.create_array("seed", data=np.asarray(names["seed"], dtype=np.int64))
-            for key in ("slide", "barcode", "condition_of"):
-                group.create_array(key, data=np.asarray(names[key]).astype(np.dtypes.StringDType()))
-            with whole(path) as partial:
-                zip_folder(Path(folder), partial)
-    except OSError as error:
-        raise DataError(
-            f"{path} could not be written ({error.strerror or error}); "
-            "free space or mend the folder's rights and run again"
-        ) from error
+            if done + len(drawn) <= n:
+                array[done : done + len(drawn)] = drawn
+            done += len(drawn)
+        if done != n:
+            raise DataError(
+                f"{path} would hold draws of {done} units where {n} are named; draw for the units that are named"
+            )
+        group.create_array("seed", data=np.asarray(names["seed"], dtype=np.int64))
+        for key in ("slide", "barcode", "condition_of"):
+            group.create_array(key, data=np.asarray(names[key]).astype(np.dtypes.StringDType()))
 
 
 def read_samples(path: str | Path, lazy: bool = False) -> Samples:
@@ -96,13 +80,7 @@ def read_samples(path: str | Path, lazy: bool = False) -> Samples:
     DataError
         The file is missing or damaged.
     """
-    import zarr
-
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"samples {path} do not exist; sample the run first")
-    try:
-        group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    with opened(path, "a run's samples", "sample the run", lazy) as group:
         draws = group["draws"]
         return Samples(
             draws=draws if lazy else draws[:],
@@ -110,8 +88,3 @@ def read_samples(path: str | Path, lazy: bool = False) -> Samples:
             attributes=dict(group.attrs),
             **{key: np.array(group[key][:].tolist(), dtype=str) for key in ("slide", "barcode", "condition_of")},
         )
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RuntimeError) as error:
-        raise DataError(
-            f"samples {path} cannot be read ({type(error).__name__}: {str(error)[:80]}); "
-            "delete the file and sample again"
-        ) from error

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import scipy.stats
 
 from ..errors import ConfigError, DataError
@@ -156,34 +155,6 @@ def programme_scores(
         for metric, per_slide in per_metric.items():
             rows += over_slides(per_slide, replace(named, metric=metric))
     return rows
-
-
-def along_programmes(
-    programmes: Programmes, generated: np.ndarray, real: np.ndarray, slide: np.ndarray
-) -> pd.DataFrame:
-    """Return the curves behind `programme_rho_binned`, for figures.
-
-    Columns: programme, statistic, slide, bin (0 = least active), activity, real, generated (means of the bin), n.
-
-    Raises
-    ------
-    ConfigError
-        A pair names an unknown programme or statistic.
-    DataError
-        None of a programme's genes is in the panel.
-    """
-    parts = []
-    for name, statistic in programmes.pairs:
-        column = _column(programmes, name, statistic)
-        activity = programme_activity(programmes.expression, programmes.genes, programmes.members[name])
-        for each in np.unique(slide):
-            chosen = np.flatnonzero(slide == each)
-            for position, part in enumerate(_bins(activity[chosen])):
-                index = chosen[part]
-                means = activity[index].mean(), real[index, column].mean(), generated[index, column].mean()
-                parts.append((name, statistic, str(each), position, *means, len(index)))
-    names = ["programme", "statistic", "slide", "bin", "activity", "real", "generated", "n"]
-    return pd.DataFrame(parts, columns=names)
 
 
 def _column(programmes: Programmes, name: str, statistic: str) -> int:

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from ..encoders.base import Encoder
-from ..errors import DataError, WeightsError
+from ..errors import DataError, WeightsError, reason_of
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 
@@ -57,9 +57,9 @@ class InceptionFeatures:
         try:
             network = InceptionV3W(str(folder), download=False, resize_inside=False)
         except (RuntimeError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise WeightsError(
-                f"inception_weights: {folder / INCEPTION_FILE} is not clean-fid's network ({reason}); download it again"
+                f"inception_weights: {folder / INCEPTION_FILE} is not clean-fid's network ({reason_of(error)}); "
+                "download it again"
             ) from error
         self._network = network.to(device).eval()
         self._resize = build_resizer("clean")

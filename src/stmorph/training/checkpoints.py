@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..digests import file_digest
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, DataError, reason_of
 from ..files import whole
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Checkpoints:
                 torch.save(state, path)
         except RuntimeError as error:  # so torch calls a full disk
             raise DataError(
-                f"checkpoint {tensors} could not be written ({str(error).splitlines()[0]}); free space and run again"
+                f"checkpoint {tensors} could not be written ({reason_of(error)}); free space and run again"
             ) from error
         content = {"step": step, "identity": self.identity, "sha256": file_digest(tensors), "saved": time.time()}
         with whole(record) as path:

@@ -16,7 +16,7 @@ import torch
 
 from ..batches import Batcher, ahead, check_views, rows_of_step
 from ..digests import digest_of
-from ..errors import CheckpointError, DataError, StmorphError
+from ..errors import CheckpointError, DataError, StmorphError, reason_of
 from ..methods.base import Batch, Method
 from ..randomness import BatchRandom, seed_of, torch_generator
 from ..samples.draw import condition_batcher, draw_seeds
@@ -195,7 +195,7 @@ class _Training:
             except (RuntimeError, KeyError, ValueError) as error:
                 raise CheckpointError(
                     f"the checkpoint of step {self.step} in {self.checkpoints.folder} does not fit the method "
-                    f"({str(error).splitlines()[0]}); delete the folder to train from the beginning"
+                    f"({reason_of(error)}); delete the folder to train from the beginning"
                 ) from error
         if self.fabric.is_global_zero:
             self.table = LossTable(self.checkpoints.folder / "losses.csv", text)

@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from ..errors import ConfigError, StmorphError
+from .signals import stop_requests
 
 STARTED = "STMORPH_STARTED_BY_SRUN"
 """Set for the processes that this module starts. SLURM's own variables are also those of a job that trains alone."""
@@ -69,34 +69,15 @@ def train_on_nodes(nodes: int, devices: int, cpus: int) -> None:
         process = subprocess.Popen(["srun", *shape, *how, *script], env=variables)
     except OSError as error:
         raise StmorphError(f"srun cannot be started ({error}); training.nodes is {nodes} and needs it") from error
-    with _passing_on(process) as told:
+    # A request is passed on by SIGUSR1, which srun hands to its processes; at SIGTERM it kills them.
+    with stop_requests(pass_on=lambda: process.send_signal(signal.SIGUSR1)) as stop:
         status = process.wait()
-    if status and (told or status in (128 + signal.SIGTERM, 128 + signal.SIGUSR1)):
-        raise SystemExit(128 + told[-1] if told else status)
+    if status and (stop.number or status in (128 + signal.SIGTERM, 128 + signal.SIGUSR1)):
+        raise SystemExit(128 + stop.number if stop.number else status)
     if status:
         raise StmorphError(
             f"the training on {nodes} nodes ended with status {status}; the lines above in this log say why"
         )
-
-
-@contextmanager
-def _passing_on(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Pass requests to stop on to srun's processes; note them.
-
-    Always by SIGUSR1, which srun hands on; at SIGTERM it kills them.
-    """
-    told: list[int] = []
-
-    def tell(number: int, _frame: object) -> None:
-        told.append(number)
-        process.send_signal(signal.SIGUSR1)
-
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _free_port() -> int:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from ..files import remove_leftovers_below
+
 log = logging.getLogger(__name__)
 
 BEAT_S = 10.0
@@ -49,8 +51,7 @@ def owned(folder: str | Path, beat_s: float = BEAT_S, gone_s: float = GONE_S) ->
     heart = threading.Thread(target=_beat, args=(claim, beat_s, stop), daemon=True)
     heart.start()
     try:
-        for left in claim.path.parent.rglob(".partial-*"):
-            left.unlink()
+        remove_leftovers_below(claim.path.parent)
         yield
     finally:
         stop.set()

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STOPPED = "was told to stop by signal"
@@ -16,15 +16,22 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(pass_on: Callable[[], None] | None = None) -> Iterator[StopRequest]:
     """Note SIGTERM (time limit, scancel) and SIGUSR1 (SLURM's warning) instead of dying of them.
 
     Outside the main thread Python allows no handlers: then nothing is noted.
+
+    Parameters
+    ----------
+    pass_on
+        Called at each request, for those who let others do the work.
     """
     request = StopRequest()
 
     def note(number: int, _frame: object) -> None:
         request.number = number
+        if pass_on is not None:
+            pass_on()
 
     if threading.current_thread() is not threading.main_thread():
         yield request

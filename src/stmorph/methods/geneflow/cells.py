@@ -29,11 +29,8 @@ def _projections(width: int, heads: int, kind: str) -> nn.ModuleList:
     return nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU()) for _ in range(heads))
 
 
-class CellPooling(nn.Module):
-    """Masked multi-head pooling of cells [B, C, width] to [B, width]; with 0 heads, the mean of the cells.
-
-    A patch without cells gives zeros (in the public code: NaN).
-    """
+class _Heads(nn.Module):
+    """The weights and the projections of some heads; with 0 heads, neither."""
 
     def __init__(self, width: int, heads: int, attention: str, projection: str):
         super().__init__()
@@ -41,6 +38,13 @@ class CellPooling(nn.Module):
         if heads:
             self.scores = _scores(width, heads, attention)
             self.projections = _projections(width, heads, projection)
+
+
+class CellPooling(_Heads):
+    """Masked multi-head pooling of cells [B, C, width] to [B, width]; with 0 heads, the mean of the cells.
+
+    A patch without cells gives zeros (in the public code: NaN).
+    """
 
     def weights(self, cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the cells' weights [B, C, heads]: 0 for padding, sum 1 over a patch's cells."""
@@ -60,18 +64,11 @@ class CellPooling(nn.Module):
         return torch.stack(heads).mean(0)
 
 
-class HeadMixture(nn.Module):
+class HeadMixture(_Heads):
     """The single-unit encoder's heads: a soft mixture of projections of its one embedding; with 0 heads, nothing.
 
     The paper does not describe it; the public code takes the softmax over the heads.
     """
-
-    def __init__(self, width: int, heads: int, attention: str, projection: str):
-        super().__init__()
-        self.heads = heads
-        if heads:
-            self.scores = _scores(width, heads, attention)
-            self.projections = _projections(width, heads, projection)
 
     def forward(self, e: torch.Tensor) -> torch.Tensor:
         """Map [B, width] to [B, width]."""

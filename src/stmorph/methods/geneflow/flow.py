@@ -86,13 +86,9 @@ class GeneFlow(PictureMethod):
             velocity = functional.mse_loss(self.velocity(x, t, condition), self.path.velocity(x1, noise, z, t))
         return self.with_encoder_losses({"velocity": velocity}, condition, x1)
 
-    @torch.no_grad()
-    def draw(self, batch: Batch, seeds: torch.Tensor) -> torch.Tensor:
-        """Return pictures uint8 [B, draws, H, W, C]."""
-        units, draws = seeds.shape
-        condition = self.condition(batch).repeat_interleave(draws, 0)
-        start = normal_rows(seeds.flatten().tolist(), self.picture_shape).to(condition.device)
-        return self.to_pictures(self.follow(start, condition)).unflatten(0, (units, draws))
+    def sampled(self, seeds: list[int], condition: torch.Tensor) -> torch.Tensor:
+        """Return where the velocity leads from each seed's noise [N, C, H, W]."""
+        return self.follow(normal_rows(seeds, self.picture_shape).to(condition.device), condition)
 
     @torch.no_grad()
     def follow(self, start: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """What the flow and its diffusion comparator share: encoder, U-Net and the range of pictures."""
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -76,6 +77,16 @@ class PictureMethod(Method):
         """Map the network's range [N, C, H, W] to uint8 [N, H, W, C]."""
         unit = x if self.options.image_range == "code" else (x + 1) / 2
         return (unit.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, seeds: torch.Tensor) -> torch.Tensor:
+        """Return pictures uint8 [B, draws, H, W, C]."""
+        condition = self.condition(batch).repeat_interleave(seeds.shape[1], 0)
+        return self.to_pictures(self.sampled(seeds.flatten().tolist(), condition)).unflatten(0, tuple(seeds.shape))
+
+    @abstractmethod
+    def sampled(self, seeds: list[int], condition: torch.Tensor) -> torch.Tensor:
+        """Return a picture [N, C, H, W] a seed, in the network's range, under embeddings [N, embedding_dim]."""
 
     def with_encoder_losses(
         self, parts: dict[str, torch.Tensor], condition: torch.Tensor, image: torch.Tensor
