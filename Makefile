@@ -3,19 +3,23 @@ PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v) 2
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 CONFIG ?= config/demo.yaml
 REPORT ?= report.html
+PROFILE ?= profiles/slurm
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --profile profiles/local
 
 # Every step is its own process: without the compiled modules each would compile the libraries anew (8 seconds a start).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev demo demo-run report check-cluster resume test lint format targets cost archive restore forget tables-from-scores scores-from-models lock clean
+.PHONY: help setup setup-dev setup-spatialdata demo demo-run report check-cluster resume test lint format targets cost archive restore forget tables-from-scores scores-from-models lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
-setup: .venv/run.stamp ## make .venv with exactly the locked packages
+# What was added by setup-spatialdata stays, and follows its lock.
+setup: .venv/run.stamp $(wildcard .venv/spatialdata.stamp) ## make .venv with exactly the locked packages
 
-setup-dev: .venv/dev.stamp ## the same, with what tests and linters need
+setup-dev: .venv/dev.stamp $(wildcard .venv/spatialdata.stamp) ## the same, with what tests and linters need
+
+setup-spatialdata: setup .venv/spatialdata.stamp ## add the library that reads SpatialData stores (reader `spatialdata`)
 
 # One `make demo` at a time; so a lock that is still there was left by a killed run and can be lifted.
 demo: setup ## simulated tissue through every stage; tables, figures and report in results/demo
@@ -32,7 +36,8 @@ demo-run:
 report: setup ## one self-contained HTML page of a study's tables and figures (CONFIG=config/demo.yaml REPORT=report.html)
 	@newest=$$(ls -t $(dir $(REPORT))tables/* $(dir $(REPORT))figures/* 2>/dev/null | head -1); \
 	if [ ! -e $(REPORT) ] || [ "$$newest" -nt $(REPORT) ]; then \
-	  .venv/bin/snakemake --configfile $(CONFIG) --nolock --report $(REPORT) >$(REPORT:.html=.log) 2>&1 || { tail -n 5 $(REPORT:.html=.log); exit 1; }; fi
+	  .venv/bin/snakemake --configfile $(CONFIG) --nolock --report $(REPORT) >$(REPORT:.html=.log) 2>&1 || { tail -n 5 $(REPORT:.html=.log); \
+	    ! grep -q "marked for report but does not exist" $(REPORT:.html=.log) || echo "make report: make the whole study first (snakemake --cores 2 --configfile $(CONFIG))"; exit 1; }; fi
 
 targets: setup ## the names of a study's tables and figures, a line each (CONFIG=config/demo.yaml)
 	@.venv/bin/snakemake --configfile $(CONFIG) --cores 1 --quiet all -- targets
@@ -40,8 +45,8 @@ targets: setup ## the names of a study's tables and figures, a line each (CONFIG
 check-cluster: setup ## what a run on this cluster would stumble over (SITE=folder of your profile CONFIG=config/demo.yaml)
 	@PYTHONPATH=src .venv/bin/python -m stmorph.cluster --profile profiles/slurm $(if $(SITE),--profile $(SITE)) --configfile $(CONFIG)
 
-resume: setup ## after the main process was killed: wait for its jobs, unlock, go on (TARGET=... CONFIG=config/demo.yaml SITE=folder)
-	@PYTHONPATH=src .venv/bin/python -m stmorph.cluster.resume -- $(TARGET) --profile profiles/slurm $(if $(SITE),--profile $(SITE)) --configfile $(CONFIG)
+resume: setup ## after the main process was killed: wait for its jobs, unlock, go on (TARGET=... CONFIG=... SITE=folder; without SLURM PROFILE=profiles/local)
+	@PYTHONPATH=src .venv/bin/python -m stmorph.cluster.resume -- $(TARGET) --profile $(PROFILE) $(if $(SITE),--profile $(SITE)) --configfile $(CONFIG)
 
 cost: setup ## what a study or one of its targets would cost (CONFIG=config/demo.yaml TARGET=stem_table1)
 	@.venv/bin/snakemake cost$(if $(TARGET),_$(TARGET)) --configfile $(CONFIG) --cores 1 --quiet all
@@ -86,6 +91,8 @@ lock: ## solve the dependencies anew (pyproject.toml -> requirements/*.lock, wor
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/run.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/run.lock \
 	  pyproject.toml --group pyproject.toml:dev --group pyproject.toml:staintools -o requirements/dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.lock \
+	  --group pyproject.toml:spatialdata -o requirements/spatialdata.lock
 	$(PYTHON) requirements/environments.py
 
 clean: ## remove everything that was made (results, not downloads)
@@ -105,5 +112,11 @@ clean: ## remove everything that was made (results, not downloads)
 
 .venv/dev.stamp: requirements/dev.lock .venv/uv.stamp
 	@echo "setting up .venv with the test tools ..."
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r $<
+	@touch $@
+
+# The versions of the other locks, so that these change nothing of it. One after the other: both write into .venv.
+.venv/spatialdata.stamp: requirements/spatialdata.lock .venv/uv.stamp | .venv/run.stamp
+	@echo "adding spatialdata to .venv ..."
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r $<
 	@touch $@

@@ -229,6 +229,15 @@ def test_snakemake_ends_with_the_problems_and_makes_nothing(configured: Place):
     assert not (configured.folder / "results").exists()
 
 
+def test_several_nodes_without_slurm_stop_before_the_first_job(configured: Place):
+    study = tiny_study()
+    study["methods"]["stem"]["training"]["nodes"] = 2
+    done = configured.write(study).run()
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "- methods.stem: training.nodes is 2, which only a job of SLURM can have" in done.stdout
+    assert not list(configured.folder.rglob("*.tif"))  # no tissue is drawn for it
+
+
 def test_names_and_options_that_do_not_exist_are_listed_at_once(configured: Place):
     study = tiny_study()
     study["methods"]["stem"]["options"]["blokcs"] = 3

@@ -264,6 +264,10 @@ def orphaned(cluster: Cluster, finished: Place, tmp_path_factory: pytest.TempPat
     finally:
         process.kill()
         process.wait()
+    again = subprocess.run(
+        words, cwd=place.folder, env=variables(cluster), capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    (place.folder / "again.txt").write_text(again.stderr)
     resume = [sys.executable, "-m", "stmorph.cluster.resume", "--poll", "0.5", "--", *words[3:]]
     where = {**variables(cluster), "PYTHONPATH": str(REPO / "src")}
     with second.open("w") as file:
@@ -304,6 +308,12 @@ def test_after_a_killed_main_process_resume_waits_and_finishes(orphaned: Ended, 
     for table in ("results/tables/pictures.csv", "results/tables/pictures.md"):
         assert orphaned.place.files(table)[table] == finished.files(table)[table]
     assert leftovers(orphaned.place.folder) == []
+
+
+def test_the_same_command_again_names_the_one_that_goes_on(orphaned: Ended):
+    site = re.escape(str(REPO / "tests/cluster/site"))
+    said = (orphaned.place.folder / "again.txt").read_text()
+    assert re.search(rf"is locked; .* `make resume TARGET='\S+ \S+' CONFIG=\S+ SITE={site}`, which waits", said), said
 
 
 def test_nothing_is_trained_twice(orphaned: Ended):

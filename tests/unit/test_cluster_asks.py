@@ -140,6 +140,23 @@ def test_a_rule_asks_for_gpus_or_for_the_sites_gres(asks_of):
     assert asked(found, of_run("ridge")).keys() == {"mem_mb", "runtime"}
 
 
+def test_several_nodes_are_refused_where_no_job_is_submitted(asks_of, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    asks = asks_of({"gpu": 1}, {"nodes": 2, "batch_size": 6})
+    stem, ridge = (asks.study.run(of_run(label)) for label in ("stem", "ridge"))
+    asks.leave_without_nodes([ridge])
+    with pytest.raises(SystemExit) as left:
+        asks.leave_without_nodes([ridge, stem, stem])
+    head, line = str(left.value.code).splitlines()
+    assert head == "stmorph: the configuration has 1 problem:"
+    assert re.fullmatch(r"  - methods.stem: training.nodes is 2, .*expected 1 here: .* --profile profiles/slurm", line)
+    asks_of(
+        {"gpu": 1}, {"nodes": 2, "batch_size": 6}, executor=lambda: SimpleNamespace(partition_config=None)
+    ).leave_without_nodes([stem])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # inside a job, which has nodes
+    asks.leave_without_nodes([stem])
+
+
 @pytest.mark.parametrize("gres", ["gpu:1", 3])
 def test_a_gres_without_a_number_is_refused(asks_of, gres):
     with pytest.raises(ConfigError, match=r"gres is .*\{gpu\}"):
@@ -224,14 +241,16 @@ def test_a_training_that_fails_asks_for_more_up_to_the_largest_node_and_not_afte
     monkeypatch.chdir(tmp_path)
     partitions = tmp_path / "partitions.yaml"
     partitions.write_text("partitions: {cpu: {max_mem_mb: 7000}, gpu: {max_gpu: 4}}\n")
-    asks = asks_of({"mem_mb": 3000}, partition_file=lambda: partitions)
+    asks = asks_of({"mem_mb": 3000}, executor=lambda: SimpleNamespace(partition_config=partitions))
     memory = asks("train", log="{label}-{seed}.log")["mem_mb"]
     assert [memory(of_run("stem"), attempt) for attempt in (1, 2, 3, 4)] == [3000, 6000, 9000, 9000]
     Path("ridge-0.log").write_text(f"{STOPPED} 15")
     first = asked(asks("train", log="{label}-{seed}.log"), of_run("ridge"))["mem_mb"]
     assert memory(of_run("ridge"), 2) == first
     # Only nodes with the GPUs count.
-    gpu = asks_of({"mem_mb": 7000, "gpu": 4}, partition_file=lambda: partitions)("train")["mem_mb"]
+    gpu = asks_of({"mem_mb": 7000, "gpu": 4}, executor=lambda: SimpleNamespace(partition_config=partitions))("train")[
+        "mem_mb"
+    ]
     assert [gpu(of_run("stem"), attempt) for attempt in (1, 2, 3)] == [7000, 14000, 16000]
     # A job's own Snakemake asks nobody.
     monkeypatch.setenv("PATH", "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stmorph.cluster.lock import resume_command
 from stmorph.cluster.resume import local_jobs, main_processes, slurm_jobs, wait_for_orphans
 from stmorph.errors import StmorphError
 
@@ -64,6 +65,14 @@ def test_where_slurm_is_silent_nothing_is_started(path, place):
         wait_for_orphans(place)
 
 
+def test_commands_of_slurm_without_a_cluster_are_no_slurm_unless_it_was_used_here(path, place):
+    command_on_path(path, "squeue", "echo 'squeue: fatal: Could not establish a configuration source' >&2; exit 1")
+    assert slurm_jobs(place) == []
+    (place / ".snakemake" / "slurm_logs").mkdir()
+    with pytest.raises(StmorphError, match=r"squeue does not answer .*configuration source"):
+        slurm_jobs(place)
+
+
 def test_without_slurm_there_are_only_processes(place, step, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert slurm_jobs(place) == []
@@ -98,14 +107,54 @@ def test_a_living_main_process_is_not_run_over(path, place):
     assert main_processes(place) == []
 
 
-def test_a_lock_that_was_left_is_lifted_and_snakemake_goes_on(path, tmp_path):
+SNAKEFILE = """\
+from snakemake.logging import logger
+from stmorph.cluster.lock import tell_to_resume
+
+tell_to_resume(logger, lambda: "make resume TARGET=made")
+
+rule all:
+    output: "made"
+    shell: "touch {output}"
+"""
+
+
+def test_a_lock_that_was_left_is_told_of_lifted_and_snakemake_goes_on(path, tmp_path):
     place = tmp_path / "study"
     (place / ".snakemake" / "locks").mkdir(parents=True)
-    (place / "Snakefile").write_text('rule all:\n    output: "made"\n    shell: "touch {output}"\n')
-    (place / ".snakemake" / "locks" / "0.output.lock").write_text(f"{place / 'made'}\n")
-    words = [sys.executable, "-m", "stmorph.cluster.resume", "--poll", "0.1", "--", "made", "--cores", "1"]
+    (place / "Snakefile").write_text(SNAKEFILE)
+    (place / ".snakemake" / "locks" / "0.output.lock").write_text("made\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-m", "snakemake", "made", "--cores", "1"]
+    stopped = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert stopped.returncode != 0 and not (place / "made").exists()
+    assert f"stmorph: {place} is locked; expected no other Snakemake there" in stopped.stderr
+    assert "run `make resume TARGET=made`, which waits for the jobs it left, lifts the lock" in stopped.stderr
+    assert "can be removed with" not in stopped.stderr, "Snakemake's own advice would start jobs twice"
+    words = [sys.executable, "-m", "stmorph.cluster.resume", "--poll", "0.1", "--", "made", "--cores", "1"]
     done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no job of an earlier start is left" in done.stdout
     assert (place / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("targets", "file", "config", "profiles", "submits", "expected"),
+    [
+        (
+            {"a"},
+            "config/a.yaml",
+            {"k": 1},
+            ["slurm", "own"],
+            True,
+            "TARGET='a --config k=1' CONFIG=config/a.yaml SITE=own",
+        ),
+        ((), "/elsewhere/a.yaml", {}, ["slurm"], True, "CONFIG=/elsewhere/a.yaml"),
+        ({"b", "a"}, "a.yaml", {}, ["local"], False, "TARGET='a b' CONFIG=a.yaml PROFILE=profiles/local"),
+        ({"a"}, "a.yaml", {}, [], False, "TARGET=a CONFIG=a.yaml PROFILE=profiles/local"),
+    ],
+)
+def test_the_command_that_goes_on_is_that_of_the_killed_one(targets, file, config, profiles, submits, expected):
+    words = ["snakemake", *targets, *(word for name in profiles for word in ("--profile", name))]
+    found = resume_command(targets, [Path(file).absolute()], config, words, submits)
+    assert found == f"make resume {expected}"

@@ -91,6 +91,16 @@ def changed(path, value):
             "methods.stem: training: steps: input should be greater than or equal to 1; found 0",
         ),
         (
+            "methods.stem",
+            {"training": {"devices": 4, "batch_size": 64}, "resources": {"gpu": 2}},
+            "methods.stem: training: devices: found 4, but its resources ask for 2 GPUs; give both",
+        ),
+        (
+            "methods.stem",
+            {"training": {"accelerator": "cuda"}, "resources": {"gpu": 0}},
+            "methods.stem: training: devices: found 1, but its resources ask for 0 GPUs; give both",
+        ),
+        (
             "splits.new_patient.dataset",
             "toi",
             "splits.new_patient: dataset: dataset 'toi' is unknown; did you mean 'toy'?",
@@ -158,6 +168,15 @@ def test_one_mistake(problems_of, path, value, expected):
     assert any(expected in line for line in found), "\n".join(found)
 
 
+@pytest.mark.parametrize(
+    ("training", "gpu"),
+    [({"devices": 2}, 2), ({"devices": 2}, 0), ({"devices": 2, "accelerator": "cpu"}, 1), ({"accelerator": "cuda"}, 4)],
+)
+def test_devices_that_a_job_has(problems_of, training, gpu):
+    method = {"training": {**training, "batch_size": 64}, "resources": {"gpu": gpu}}
+    assert problems_of(methods={"stem": method}) == []
+
+
 def test_all_at_once(problems_of):
     """Unknown key, unknown names and a wrong literal together; each stands there once."""
     found = problems_of(
@@ -195,10 +214,77 @@ def test_files_that_are_not_there_are_listed_with_the_homepage(problems_of, tmp_
         (tmp_path / "data/toy/s1" / Path(dataset["files"][role]).name).write_text("")
     found = problems_of(dataset, data_root="data")
     assert len(found) == 2 + 4 + 4 + 1  # two of s1's, all of s2's and s3's, the gene sets
-    assert all("(published at https://example.org/toy)" in line and "data_root is data" in line for line in found)
-    assert found[0].startswith("config/datasets/toy.yaml: slides.s1.files.counts: data/toy/s1/counts.h5 is not there")
+    assert all(line.startswith("config/datasets/toy.yaml: ") for line in found)
+    assert all("is not there" in line and "(published at https://example.org/toy)" in line for line in found)
+    assert found[0].startswith(
+        "config/datasets/toy.yaml: slides.s1.files.counts: data/toy/s1/counts.h5 is not there; data/toy/s1 holds "
+        "positions.csv, scalefactors.json: put it there"
+    )
+    assert any("s2.files.image: data/toy/s2/image.tif is not there; data/toy holds s1/:" in line for line in found)
     assert any("gene_sets.programmes" in line for line in found)
-    assert all("has no url to fetch it from; set data_root" in line for line in problems_of(dataset))
+
+
+def test_a_whole_folder_that_is_not_there_is_told_once(problems_of, tmp_path):
+    dataset = {**copy.deepcopy(DATASET), "simulate": None}
+    (line,) = problems_of(dataset)
+    assert line.startswith("config/datasets/toy.yaml: no file has a url to fetch it from; set data_root to the folder")
+    (line,) = problems_of(dataset, data_root="dta")
+    assert line.startswith("data_root: dta is not there")
+    (tmp_path / "data/toys").mkdir(parents=True)
+    (line,) = problems_of(dataset, data_root="data")
+    assert "toy.yaml: data/toy is not there; data holds toys/: put it there" in line and "`root`" in line
+
+
+def test_of_a_dataset_that_is_fetched_in_part_each_other_file_is_told(problems_of):
+    dataset = {**copy.deepcopy(DATASET), "simulate": None, "gene_sets": {}}
+    dataset["files"]["image"] = {"path": "{slide}.tif", "url": "https://x/{slide}.tif"}
+    found = problems_of(dataset)
+    assert len(found) == 9 and all("has no url to fetch it from; set data_root" in line for line in found)
+
+
+def test_a_key_that_stands_twice_is_told(problems_of, tmp_path):
+    write_config(tmp_path)
+    file = tmp_path / "config/datasets/toy.yaml"
+    file.write_text(file.read_text().replace("  s2:\n", "  s1:\n"))
+    (line,) = problems_of()
+    assert "config/datasets/toy.yaml is not YAML: the key 's1' in line" in line and "stands in line" in line
+    study_file = tmp_path / "study.yaml"
+    study_file.write_text("seeds: [0]\nname: toy\nseeds: [1]\n")
+    with pytest.raises(SystemExit, match=r"study.yaml is not YAML: the key 'seeds' in line 3 stands in line 1"):
+        open_study(study(), tmp_path, [study_file])
+
+
+def test_a_folder_that_may_not_be_entered_is_told(problems_of, monkeypatch):
+    """Root may enter every folder."""
+    there = Path.exists
+
+    def exists(path):
+        if path.name == "image.tif":
+            raise PermissionError(13, "Permission denied", str(path))
+        return there(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    found = problems_of({**copy.deepcopy(DATASET), "simulate": None, "gene_sets": {}}, data_root="/")
+    assert any(
+        "s1.files.image: /toy/s1/image.tif may not be looked at (Permission denied); mend" in line for line in found
+    )
+
+
+def test_a_long_folder_is_told_in_a_line(problems_of, tmp_path):
+    (tmp_path / "data/toy").mkdir(parents=True)
+    for number in range(20):
+        (tmp_path / "data/toy" / f"file{number:02d}").write_text("")
+    found = problems_of({**copy.deepcopy(DATASET), "simulate": None}, data_root="data")
+    assert all("data/toy holds file00, file01," in line and "file07 and 12 more" in line for line in found)
+
+
+def test_a_folder_of_counts_is_there(problems_of, tmp_path):
+    dataset = {**copy.deepcopy(DATASET), "simulate": None, "gene_sets": {}}
+    dataset["files"] = {"counts": "{slide}/matrix", "image": "{slide}/store.zarr", "positions": "{slide}"}
+    for slide in ("s1", "s2", "s3"):
+        (tmp_path / "data/toy" / slide / "matrix").mkdir(parents=True)
+        (tmp_path / "data/toy" / slide / "store.zarr").mkdir()
+    assert problems_of(dataset, data_root="data") == []
 
 
 def test_files_with_a_url_are_fetched(problems_of):
@@ -223,7 +309,8 @@ def test_a_star_must_stand_for_one_file(problems_of, tmp_path):
     assert problems_of(dataset, **only) == []
     (tmp_path / "data/toy/s3/second.tif").write_text("")
     (line,) = problems_of(dataset, **only)
-    assert "slides.s3.files.image" in line and "exactly one file" in line
+    assert "slides.s3.files.image" in line and "stands for 2 files, not for exactly one" in line
+    assert "data/toy/s3 holds counts.h5, image.tif," in line
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ def test_units_take_what_their_files_hold(file):
     assert units_mb(inputs | {"samples": [file("s", 50)]}) == 515
 
 
-def test_files_that_are_not_made_yet_and_folders_count_nothing(tmp_path):
+def test_files_that_are_not_made_yet_count_nothing(tmp_path):
     assert files_mb([str(tmp_path / "later.h5ad"), str(tmp_path)]) == 0
     assert units_mb({"slides": [str(tmp_path / "later.h5ad")]}) == 0
+
+
+def test_a_folder_counts_what_lies_in_it_but_its_pictures(tmp_path, file):
+    for folder in ("store/tables/table/X", "store/images/he"):
+        (tmp_path / folder).mkdir(parents=True)
+    file("store/zarr.json", 1)
+    file("store/tables/table/X/0", 20)
+    file("store/images/he/0", 500)
+    assert files_mb([str(tmp_path / "store")]) == 21

@@ -1,15 +1,18 @@
 """What a job asks for, in the words of Snakemake's SLURM plugin: the one place that turns the config into them."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..config.check import Problems
 from ..config.method_schema import JobConfig
 from ..config.plan import Run
 from ..config.workflow import Workflow
 from ..errors import ConfigError
+from ..training.nodes import no_nodes
 from .memory import Growth, grown_mb, most_mb, told_to_stop
 from .profiles import partition_limits
 
@@ -57,8 +60,9 @@ class Asks:
         is given instead, with `{gpu}` for the number on each node, for example `gpu:a100:{gpu}`.
     site
         The profile's default resources, as Snakemake holds them: what a job is given that asks for nothing of its own.
-    partition_file
-        Returns the site's partition file; where it is called SLURM may be asked too. None: no job is submitted here.
+    executor
+        Returns the settings of Snakemake's executor, which it has once the rules are read. Those of SLURM name the
+        site's partition file; only the process that submits jobs has them, and it alone asks SLURM.
 
     Raises
     ------
@@ -71,25 +75,29 @@ class Asks:
         study: Workflow,
         gres: str | None = None,
         site: Mapping[str, Any] | None = None,
-        partition_file: Callable[[], Path | None] | None = None,
+        executor: Callable[[], Any] = lambda: None,
     ):
         if gres is not None and (not isinstance(gres, str) or PLACE not in gres):
             raise ConfigError(f"gres is {gres!r}; expected one with {PLACE} for the number, as 'gpu:a100:{PLACE}'")
         self.study, self.gres, self.site, self.growth = study, gres, site or {}, Growth()
         self._most_mb = cache(
             lambda gpu, partition: most_mb(
-                partition_limits({"slurm-partition-config": partition_file()}), gpu, partition
+                partition_limits({"slurm-partition-config": executor().partition_config}), gpu, partition
             )
         )
-        self._submits = partition_file is not None
+        self._executor = executor
         self._of_runs: dict[tuple, Asked] = {}
 
     @classmethod
     def of(cls, workflow: Any, study: Workflow, gres: str | None) -> "Asks":
-        """Return what the rules of a Snakemake workflow ask for; only the process that submits jobs asks SLURM."""
-        settings = workflow.executor_settings
-        file = (lambda: settings.partition_config) if hasattr(settings, "partition_config") else None
-        return cls(study, gres, workflow.resource_settings._parsed_default_resources, file)
+        """Return what the rules of a Snakemake workflow ask for."""
+        site = workflow.resource_settings._parsed_default_resources
+        return cls(study, gres, site, lambda: workflow.executor_settings)
+
+    @property
+    def submits(self) -> bool:
+        """Whether this process submits jobs to SLURM; not known before the rules are read."""
+        return hasattr(self._executor(), "partition_config")
 
     def __call__(
         self, rule: str, log: str | None = None, more_mb: Callable[[Any], int] | None = None, **own: Any
@@ -134,6 +142,19 @@ class Asks:
             return lambda wildcards: self._of_run(rule, self.study.run(wildcards)).cpus
         return lambda wildcards: self._laid(rule).cpus or 1
 
+    def leave_without_nodes(self, runs: Iterable[Run]) -> None:
+        """End the process where one of the runs, which are to be trained, asks for several nodes and there is no SLURM.
+
+        Not said when the config is read: one who has the trained models makes tables of them on any machine.
+        """
+        if self.submits or "SLURM_JOB_ID" in os.environ:
+            return
+        problems = Problems()
+        for run in runs:
+            if (nodes := self._of_run("train", run).nodes) > 1:
+                problems.add(f"methods.{run.method}", str(no_nodes(nodes)))
+        problems.leave_if_any()
+
     def _laid(self, rule: str) -> JobConfig:
         return self.study.config.resources.get(rule, JobConfig())
 
@@ -161,7 +182,7 @@ class Asks:
             times = self.growth.times(
                 (rule, *wildcards.items()), attempt, lambda: step_log is not None and told_to_stop(step_log)
             )
-            limited = times > 1 and self._submits
+            limited = times > 1 and self.submits
             first_mb = config.mem_mb + more_mb(wildcards)
             return grown_mb(first_mb, times, self._most_mb(config.gpu or 0, config.partition) if limited else None)
 

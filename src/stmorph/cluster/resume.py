@@ -20,6 +20,8 @@ from ..errors import StmorphError
 from .slurm import ask
 
 POLL_S = 10.0
+NO_CLUSTER = "Could not establish a configuration source"
+"""What SLURM's commands say without a slurm.conf, and where the server that has it does not answer."""
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +42,8 @@ def slurm_jobs(folder: Path) -> list[Orphan]:
         SLURM is there and does not answer: its jobs are not known, so none may be started a second time.
     """
     answer = ask("squeue", "--me", "--noheader", "--format=%i|%T|%Z|%k")
-    if answer.status == 127:
+    # Commands that know no cluster: installed without one, if no job of this folder has left SLURM's log.
+    if answer.status == 127 or (NO_CLUSTER in answer.error and not (folder / ".snakemake" / "slurm_logs").exists()):
         return []
     if answer.status:
         raise StmorphError(f"squeue does not answer ({answer.why}); wait until SLURM is back and run this again")

@@ -1,6 +1,7 @@
 """All that is wrong with a configuration, at once: each with its path, the value found and the nearest allowed one."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import UnionType
@@ -63,6 +64,13 @@ class Problems:
         if self.found:
             count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
             raise ConfigError(f"the configuration has {count}:\n" + "\n".join(f"  - {line}" for line in self.found))
+
+    def leave_if_any(self) -> None:
+        """End the process with them all; inside Snakemake's functions an error would be shown with a traceback."""
+        try:
+            self.stop_if_any()
+        except ConfigError as error:
+            sys.exit(f"stmorph: {error}")
 
 
 @contextmanager

@@ -121,6 +121,11 @@ class DataFiles:
         parent = self.study.datasets[dataset]
         return {**parent.reader_options, **parent.slides[slide].reader_options}
 
+    def slide_environment(self, dataset: str) -> str:
+        """Return the environment in which a dataset's slides are read: SpatialData's library has its own."""
+        reader = self.study.datasets[dataset].reader
+        return "../envs/spatialdata.yaml" if reader == "spatialdata" else "../envs/stmorph.yaml"
+
     # --- tilings ---
 
     def embedding(self, dataset: str, slide: str, tiles: str, encoder: str) -> str:
@@ -143,9 +148,9 @@ class DataFiles:
         return "../envs/staintools.yaml" if backend == "staintools" else "../envs/stmorph.yaml"
 
     def split_tilings(self, dataset: str) -> list[str]:
-        """Return the tilings whose kept tiles make up a dataset's units."""
+        """Return the tilings whose kept tiles make up a dataset's units; without runs, the study's first."""
         used = {run.tiles for run in self.plan.runs if run.dataset == dataset}
-        return sorted(used)
+        return sorted(used) or [next(iter(self.config.tiles))]
 
     # --- what methods and scores look at ---
 

@@ -10,6 +10,9 @@ from pathlib import Path
 HELD_MB = 9000
 """Most that a panel by differential expression takes, which refuses to hold more."""
 
+PICTURES = frozenset({"images", "labels"})
+"""Folders of a SpatialData store that no reader loads whole."""
+
 
 def slide_mb(sources: Mapping[str, str]) -> int:
     """Return MB for reading a slide, by role -> path: its tables take some 12 times their size, and pictures none."""
@@ -36,5 +39,12 @@ def units_mb(inputs: Mapping[str, Iterable[str]]) -> int:
 
 
 def files_mb(paths: Iterable[str]) -> float:
-    """Return the size of those of some files that are there."""
-    return sum(Path(path).stat().st_size for path in paths if Path(path).is_file()) / 1e6
+    """Return the size of those of some files that are there; of a store (a folder), without its pictures."""
+    return sum(_file_mb(Path(path)) for path in paths)
+
+
+def _file_mb(path: Path) -> float:
+    if not path.is_dir():
+        return path.stat().st_size / 1e6 if path.is_file() else 0.0
+    inside = [file for part in path.iterdir() if part.name not in PICTURES for file in (part, *part.rglob("*"))]
+    return sum(file.stat().st_size for file in inside if file.is_file()) / 1e6

@@ -37,16 +37,31 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any] | None) -> dict[
     return merged
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML takes the last of two equal keys and says nothing: of two slides of one name, one would be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if lines.setdefault(key.value, line) != line and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(
+                    f"the key {key.value!r} in line {line} stands in line {lines[key.value]} already; give each its "
+                    "own name"
+                )
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping.
 
     Raises
     ------
     ConfigError
-        The file is missing, is not YAML or does not hold a mapping.
+        The file is missing, is not YAML, does not hold a mapping, or a key stands in it twice.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; give the path of a config file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -1,12 +1,16 @@
 """Checks what the config hands on to the library: the options of tilings, methods, encoders, figures, the simulator."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..digests import digest_of
 from ..errors import ConfigError
 from .check import Problems, noted
 from .load import Study
 from .plan import Plan, Run
+
+if TYPE_CHECKING:
+    from ..training.options import TrainingOptions
 
 
 def check_options(study: Study, plan: Plan, problems: Problems | None = None) -> None:
@@ -100,6 +104,13 @@ def _check_datasets(study: Study, problems: Problems) -> None:
                     f"{path}: slides.{slide}.files",
                     f"role {role!r} is required by reader {dataset.reader!r} and missing",
                 )
+            either = READERS[dataset.reader].either
+            if either and len(files.keys() & set(either)) != 1:
+                problems.add(
+                    f"{path}: slides.{slide}.files",
+                    f"reader {dataset.reader!r} needs one of the roles {' and '.join(map(repr, either))}, not "
+                    f"{'both' if files.keys() >= set(either) else 'none of them'}",
+                )
             options = {**dataset.reader_options, **entry.reader_options}
             problems.validate(READERS[dataset.reader].Options, options, f"{path}: slides.{slide}: reader_options")
             if dataset.simulate is not None:
@@ -146,10 +157,22 @@ def _check_runs(study: Study, plan: Plan, problems: Problems) -> None:
             problems.add(f"{path}: family", f"the YAML says {run.family!r}, the code {method.family!r}; mend the YAML")
         options = problems.validate(method.Options, run.options, f"{path}: options")
         if method.trains == "steps":
-            problems.validate(TrainingOptions, run.training, f"{path}: training")
+            training = problems.validate(TrainingOptions, run.training, f"{path}: training")
+            if training is not None:
+                _check_gpus(training, plan.asked("train", run).gpu, path, problems)
         problems.validate(SamplingConfig, run.sampling, f"{path}: sampling")
         if options is not None and "cells" in method.needs_with(options):
             _check_cells(study, run, path, problems)
+
+
+def _check_gpus(training: "TrainingOptions", gpu: int, path: str, problems: Problems) -> None:
+    """Note a training that shares its batch among more GPUs than its job has; without GPUs it may train on a CPU."""
+    if training.accelerator == "cpu" or gpu >= training.devices or (gpu == 0 and training.accelerator == "auto"):
+        return
+    problems.add(
+        f"{path}: training: devices",
+        f"found {training.devices}, but its resources ask for {gpu} GPUs; give both the same number",
+    )
 
 
 def _check_cells(study: Study, run: Run, path: str, problems: Problems) -> None:
@@ -161,8 +184,8 @@ def _check_cells(study: Study, run: Run, path: str, problems: Problems) -> None:
             problems.add(
                 path,
                 f"the method needs cells, which slide {slide!r} of dataset {run.dataset!r} does not give; set windows "
-                "in its reader_options (readers 'xenium', 'hest' and 'visium_hd' with nuclei), or use a single-unit "
-                "method",
+                "in its reader_options (readers 'xenium', 'hest' and 'visium_hd' with nuclei or cells), or use a "
+                "single-unit method",
             )
             return
         if windows.get("fov_um") != tiling.get("fov_um"):

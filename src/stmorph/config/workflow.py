@@ -1,7 +1,7 @@
 """What the Snakefile asks for: the plan, the paths, the sources, and what each target is called."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from .check import Problems
 from .checked import method_facts, remember, remembered, study_key
 from .data_files import DataFiles
 from .downloads import download_list
-from .load import load_study
+from .load import load_study, read_yaml
 from .missing import missing_sources
 from .options import check_options
 from .plan import Paths, Plan, Run, fold_names
@@ -205,10 +205,15 @@ class Workflow(DataFiles):
         return download_list(self.study.datasets, self.config, self.encoders_in_use, ask)
 
 
-def open_study(raw: Mapping[str, Any], root: Path) -> Workflow:
-    """Return the checked workflow, or leave with every mistake listed and no traceback."""
+def open_study(raw: Mapping[str, Any], root: Path, files: Iterable[str | Path] = ()) -> Workflow:
+    """Return the checked workflow, or leave with every mistake listed and no traceback.
+
+    `files` are those that `raw` was read from: a key that stands in one of them twice can no longer be seen in `raw`.
+    """
     config_dir = root / "config"
     try:
+        for file in map(Path, files):
+            read_yaml(file)
         study = load_study(raw, config_dir)
         problems = Problems()
         check_sources(study.datasets, study.config, problems)
