@@ -1,4 +1,4 @@
-"""Write into each conda environment what its packages need, at the versions of requirements/dev.lock.
+"""Write into each conda environment what its packages need, at the versions of the locks.
 
 python requirements/environments.py
 
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOCK = ROOT / "requirements" / "dev.lock"
+LOCKS = [ROOT / "requirements" / name for name in ("dev.lock", "spatialdata.lock")]
 MARK = "      # And what these need"
 STANDS_FOR = {"opencv-python": "opencv-python-headless"}
 """Package -> the build of it without a screen's libraries, which the lock has instead."""
@@ -32,7 +32,7 @@ def main() -> None:
 
 def solve(names: list[str]) -> dict[str, str]:
     """Return package -> version of some packages and all that they need, for Python 3.11 on Linux."""
-    lock = LOCK.read_text()
+    lock = locked()
     stand_ins = [f"{name}=={re.search(rf'^{of}==([^ ]+)', lock, re.MULTILINE)[1]}" for name, of in STANDS_FOR.items()]
     command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-config"]
     where = ["--python-platform", "x86_64-unknown-linux-gnu", "--python-version", "3.11"]
@@ -46,9 +46,14 @@ def solve(names: list[str]) -> dict[str, str]:
     return dict(line.split("==") for line in done.stdout.split())
 
 
+def locked() -> str:
+    """Return the locks as one text: what both have, they have at the same version."""
+    return "\n".join(lock.read_text() for lock in LOCKS)
+
+
 def marker(name: str, version: str) -> str:
     """Return the marker of what the lock has for Linux only."""
-    found = re.search(rf"^{re.escape(name)}=={re.escape(version)} ;(.*)$", LOCK.read_text(), re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)}=={re.escape(version)} ;(.*)$", locked(), re.MULTILINE)
     return " ; sys_platform == 'linux'" if found and "sys_platform == 'linux'" in found[1] else ""
 
 

@@ -6,16 +6,17 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from conda_stand_in import install
-from conftest import Place, both_directions, new_place, tiny_study
+from conftest import REPO, Place, both_directions, environment, new_place, tiny_study
 from packaging.utils import canonicalize_name
 
 from stmorph.digests import PACKAGE, _closure, code_files, script_files
@@ -23,7 +24,7 @@ from stmorph.digests import PACKAGE, _closure, code_files, script_files
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 from fetch_server import BODY, serving
-from locks import ENVIRONMENTS, SCRIPTS, environments_of, locked_part, pip_part
+from locks import ENVIRONMENTS, SCRIPTS, STANDS_FOR, environments_of, locked_part, needed_by, own_packages
 from test_fetching import WANTED, archive_of, dataset_of
 
 pytestmark = pytest.mark.pipeline
@@ -39,8 +40,24 @@ BY_NAME = {
     "figure": ("figures.samples",),
 }
 """Script -> what it loads by a name of this study's config."""
-OTHER_DATA = {("channels", "stmorph"), ("unpaired", "stmorph"), ("slide", "spatialdata")}
+OTHER_DATA = {("channels", "stmorph"), ("unpaired", "stmorph")}
 """Scripts, with an environment, of data that the simulated study does not have."""
+SPATIALDATA = REPO / "workflow/envs/spatialdata.yaml"
+STORE = {
+    "title": "A SpatialData store of one's own",
+    "licence": "none",
+    "attribution": "nobody",
+    "reader": "spatialdata",
+    "reader_options": {"unit": "spot"},
+    "platform": "own",
+    "species": "human",
+    "spot_diameter_um": 55,
+    "spot_pitch_um": 60,
+    "files": {"counts": "{slide}.zarr", "image": "{slide}.zarr"},
+    "slides": {"own": {"patient": "P1", "um_per_px": 2.0}},
+}
+"""The one YAML of a slide in the store that the reader's own tests write."""
+OWN_SLIDE = "results/slides/store/own"
 UNTRACKED = {"fetch", "unpack"}
 """Scripts whose files are known by address and digest: a change of the code that fetches does not change them."""
 DECLARED = '''
@@ -54,17 +71,21 @@ def script_digest(script, *modules):
 
 @dataclass(frozen=True)
 class Isolated:
-    """A tiny study that was run with --sdm conda: where, what its jobs told, and what `conda` was asked."""
+    """A tiny study and a slide of SpatialData, run with --sdm conda: where, what jobs told, what `conda` was asked."""
 
     place: Place
-    flags: tuple[str, ...]
+    store: Place
     jobs: list[dict]
     asked: list[str]
 
+    @property
+    def base(self) -> Path:
+        """Return the folder in which all of it lies."""
+        return self.place.folder.parent
+
     def prefix_of(self, environment: Path) -> Path:
-        """Return where an environment was made; the file that it was made from lies beside it."""
-        files = (self.place.folder.parent / "conda").glob("*.yaml")
-        return next(file.with_suffix("") for file in files if file.read_bytes() == environment.read_bytes())
+        """Return where an environment was made."""
+        return made_from(environment, self.base / "conda")
 
     def of(self, environment: Path) -> list[dict]:
         """Return the jobs that ran in an environment."""
@@ -79,9 +100,9 @@ def study() -> dict:
     return {**whole, **kept, "tiles": {**whole["tiles"], "stained": stained}}
 
 
-def has(environment: Path, package: str) -> bool:
-    """Return whether pip puts a package into an environment."""
-    return any(line.startswith(f"{package}==") for line in pip_part(environment))
+def made_from(environment: Path, folder: Path) -> Path:
+    """Return where an environment was made; the file that it was made from lies beside it."""
+    return next(file.with_suffix("") for file in folder.glob("*.yaml") if file.read_bytes() == environment.read_bytes())
 
 
 def module_name(file: Path) -> str:
@@ -90,10 +111,31 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def unused(folder: Path) -> list[Path]:
-    """Return the environments of which Snakemake made none in a folder: no step of the study is run in them."""
-    made = {file.read_bytes() for file in folder.glob("*.yaml")}
-    return [environment for environment in ENVIRONMENTS if environment.read_bytes() not in made]
+def packages_of(prefix: Path) -> Path:
+    """Return the folder that holds an environment's packages."""
+    return next(prefix.glob("lib/python*/site-packages"))
+
+
+def with_the_tests(prefix: Path, base: Path, *words: str) -> subprocess.CompletedProcess:
+    """Run an environment's Python beside the tests: of the tests' own packages it gets pytest, and nothing else."""
+    alone = base / "pytest_alone"
+    alone.mkdir(exist_ok=True)
+    for package in map(distribution, ("pytest", "pluggy", "iniconfig")):
+        for name in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            if not (alone / name).exists():
+                (alone / name).symlink_to(package.locate_file(name))
+    path = os.pathsep.join(map(str, (alone, REPO / "tests/unit", REPO / "src")))
+    command = [prefix / "bin" / "python", *words]
+    env = {**environment(), "PYTHONPATH": path}
+    return subprocess.run(command, cwd=REPO, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def new_store(base: Path, root: Path) -> Place:
+    """Return a place for a study with a slide in a SpatialData store, which is still to be written."""
+    (root / "config/datasets/store.yaml").write_text(yaml.safe_dump(STORE, sort_keys=False))
+    (base / "data/store/own.zarr").mkdir(parents=True)
+    data = {"data_root": str(base / "data"), "datasets": ["tiny", "store"]}
+    return new_place(base, {**tiny_study(), **data}, root=root)
 
 
 def make(place: Place, *targets: str, flags: tuple[str, ...]) -> None:
@@ -122,13 +164,15 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Isolated:
         site.named["/file/A"] = archive_of({"outs/counts.h5": BODY[:50_000], "outs/positions.csv": BODY[7:90_000]})
         far = new_place(base / "far", tiny_study(), dataset_of(site.url))
         make(far, *WANTED, flags=flags)
-        for environment in unused(base / "conda"):
-            file = base / "conda" / environment.name
-            shutil.copy(environment, file)
-            command = ["conda", "env", "create", "--quiet", "--no-default-packages", "--file", file]
-            subprocess.run([*command, "--prefix", file.with_suffix("")], check=True)
+        store, slide = new_store(base / "store", place.root), f"{OWN_SLIDE}/slide.h5ad"
+        make(store, slide, flags=(*flags, "--conda-create-envs-only"))
+        write = "import pathlib, sys, test_read_spatialdata as t; t.Store(pathlib.Path(sys.argv[1])).write()"
+        prefix = made_from(SPATIALDATA, base / "conda")
+        written = with_the_tests(prefix, base, "-c", write, str(base / "store/data/store"))
+        assert written.returncode == 0, written.stdout
+        make(store, slide, flags=flags)
     jobs = [json.loads(file.read_text()) for file in sorted(told.iterdir())]
-    return Isolated(place, flags, jobs, (base / "base/asked.txt").read_text().splitlines())
+    return Isolated(place, store, jobs, (base / "base/asked.txt").read_text().splitlines())
 
 
 def test_conda_is_asked_once_for_each_environment(isolated: Isolated):
@@ -144,11 +188,10 @@ def test_every_script_runs_in_each_of_its_environments(isolated: Isolated, envir
     assert expected and ran <= expected
     for script in sorted(expected - ran):
         assert (script, environment.stem) in OTHER_DATA
-        own = [environment.stem] if has(environment, environment.stem) else []
         code = "import importlib, sys; sys.path.append(sys.argv[1]); [importlib.import_module(n) for n in sys.argv[2:]]"
         python = isolated.prefix_of(environment) / "bin" / "python"
         names = sorted(map(module_name, script_files(script)))
-        subprocess.run([python, "-I", "-c", code, isolated.place.root / "src", *own, *names], check=True)
+        subprocess.run([python, "-I", "-c", code, isolated.place.root / "src", *names], check=True)
 
 
 def belongs(file: Path, job: dict) -> bool:
@@ -180,10 +223,35 @@ def test_no_package_of_the_host_can_be_imported(isolated: Isolated):
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda path: path.name)
 def test_an_environment_has_its_pins_and_nothing_else(isolated: Isolated, environment: Path):
-    folders = isolated.prefix_of(environment).glob("lib/python*/site-packages")
-    there = distributions(path=[str(folder) for folder in folders])
-    found = {f"{canonicalize_name(one.name)}=={one.version}" for one in there}
+    folder = str(packages_of(isolated.prefix_of(environment)))
+    there = {canonicalize_name(one.name): one.version for one in distributions(path=[folder])}
+    found = {f"{name}=={version}" for name, version in there.items()}
     assert found == {entry.split()[0] for entry in locked_part(environment)}
+    needed = needed_by(own_packages(environment), [folder])
+    assert set(there) == {STANDS_FOR.get(name, name) for name in needed}
+
+
+def test_the_reader_of_spatialdata_passes_its_tests_where_the_library_is(isolated: Isolated):
+    tests = REPO / "tests/unit/test_read_spatialdata.py"
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(isolated.base / "of_the_reader"))
+    done = with_the_tests(isolated.prefix_of(SPATIALDATA), isolated.base, *words, str(tests))
+    assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= len(re.findall(r"^def test_", tests.read_text(), re.M))
+
+
+def test_a_spatialdata_slide_goes_to_tiles_without_conda_where_the_library_was_added(
+    isolated: Isolated, tmp_path: Path
+):
+    """As after `make setup-spatialdata`: the library and what it needs are found beside the locked packages."""
+    place = isolated.store.elsewhere(tmp_path / "work")
+    env = {**environment(), "PYTHONPATH": str(packages_of(isolated.prefix_of(SPATIALDATA)))}
+    command = place.command(f"{OWN_SLIDE}/spot104/tiles.parquet")
+    done = subprocess.run(command, cwd=place.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout.decode()
+    made, read = place.folder / OWN_SLIDE, isolated.store.folder / OWN_SLIDE
+    assert (made / "slide.h5ad").read_bytes() == (read / "slide.h5ad").read_bytes()
+    tiles = pd.read_parquet(made / "spot104/tiles.parquet")
+    assert len(tiles) == 20 and tiles["kept"].any()
 
 
 def test_a_job_declares_exactly_the_code_that_its_script_imports_and_loads_no_other(isolated: Isolated):

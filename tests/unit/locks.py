@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib.metadata import distributions
 from pathlib import Path
 
 import yaml
@@ -13,11 +14,13 @@ from stmorph.config.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted([*(ROOT / "requirements").glob("*.lock"), ROOT / "requirements" / "uv.txt"])
+SPATIALDATA_LOCK = ROOT / "requirements" / "spatialdata.lock"
 ENVIRONMENTS = sorted((ROOT / "workflow" / "envs").glob("*.yaml"))
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted({name for file in RULES for name in re.findall(r"\.\./scripts/(\w+)\.py", file.read_text())})
 STANDS_FOR = {"opencv-python": "opencv-python-headless"}
 """Package -> the build of it without a screen's libraries, which the lock has instead."""
+MARK = "# And what these need"
 PYTHON_3_11 = {
     "python_version": "3.11",
     "python_full_version": "3.11.9",
@@ -62,9 +65,35 @@ def pip_part(file: Path) -> list[str]:
 
 def locked_part(file: Path) -> list[str]:
     """Return what an environment asks of pip as the lock has it: with hashes."""
-    lock = for_python_3_11(ROOT / "requirements" / "dev.lock")
+    lock = locked()
     names = [canonicalize_name(Requirement(line).name) for line in pip_part(file)]
     return [lock[STANDS_FOR.get(name, name)] for name in names]
+
+
+def locked() -> dict[str, str]:
+    """Return package -> its entry in the lock of the tests, or in that of the library which these lack."""
+    return for_python_3_11(SPATIALDATA_LOCK) | for_python_3_11(ROOT / "requirements" / "dev.lock")
+
+
+def own_packages(file: Path) -> set[str]:
+    """Return the packages that stand in an environment by hand: what its steps import."""
+    above = file.read_text().partition(MARK)[0]
+    return {canonicalize_name(name) for name in re.findall(r"^      - ([^\s=]+)==", above, re.MULTILINE)}
+
+
+def needed_by(packages: set[str], path: list[str]) -> set[str]:
+    """Return packages and all that they need on Linux, as those that are installed below a search path say."""
+    there = {canonicalize_name(one.name): one.requires or [] for one in reversed(list(distributions(path=path)))}
+    seen, todo = set(), [(name, "") for name in sorted(packages)]
+    while todo:
+        name, extra = todo.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for requirement in map(Requirement, there[STANDS_FOR.get(name, name)]):
+            if requirement.marker is None or requirement.marker.evaluate({**PYTHON_3_11, "extra": extra}):
+                todo += [(canonicalize_name(requirement.name), extra) for extra in ("", *requirement.extras)]
+    return {name for name, _ in seen}
 
 
 def environments_of(script: str) -> list[Path]:

@@ -4,20 +4,22 @@ import ast
 import re
 import sys
 from functools import cache
-from importlib.metadata import distribution, packages_distributions
-from pathlib import Path
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
 from locks import (
     ENVIRONMENTS,
     LOCKS,
-    PYTHON_3_11,
     ROOT,
     SCRIPTS,
+    SPATIALDATA_LOCK,
     STANDS_FOR,
     entries,
     environments_of,
+    locked,
+    needed_by,
+    own_packages,
     pins,
     pip_part,
 )
@@ -27,31 +29,10 @@ from rattler import MatchSpec
 
 from stmorph.digests import PACKAGE, code_files, script_files
 
-MARK = "# And what these need"
 # Steps that can do without say so in a sentence; the environment of that name has it.
 OPTIONAL = {"staintools", "spatialdata"}
 # What a script loads by a name of the config.
 BY_NAME = {"train": ["methods"], "sample": ["methods"], "gene_importance": ["methods"], "figure": ["figures"]}
-
-
-def needed_by(packages: set[str]) -> set[str]:
-    """Return packages and all that they need on Linux, as those that are installed here say."""
-    seen, todo = set(), [(name, "") for name in sorted(packages)]
-    while todo:
-        name, extra = todo.pop()
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
-        for requirement in map(Requirement, distribution(STANDS_FOR.get(name, name)).requires or []):
-            if requirement.marker is None or requirement.marker.evaluate({**PYTHON_3_11, "extra": extra}):
-                todo += [(canonicalize_name(requirement.name), extra) for extra in ("", *requirement.extras)]
-    return {name for name, _ in seen}
-
-
-def own_packages(file: Path) -> set[str]:
-    """Return the packages that stand in an environment by hand: what its steps import."""
-    above = file.read_text().partition(MARK)[0]
-    return {canonicalize_name(name) for name in re.findall(r"^      - ([^\s=]+)==", above, re.MULTILINE)}
 
 
 @cache
@@ -104,19 +85,22 @@ def test_environments_say_what_they_are_for(file):
 
 @pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda path: path.name)
 def test_environments_have_the_locked_versions(file):
-    locked = pins(ROOT / "requirements" / "dev.lock")
+    lock = locked()
     for requirement in map(Requirement, pip_part(file)):
         name = canonicalize_name(requirement.name)
-        assert str(requirement.specifier) == f"=={locked.get(STANDS_FOR.get(name, name))}", requirement
+        pin = lock[STANDS_FOR.get(name, name)].split()[0]
+        assert str(requirement.specifier) == f"=={pin.partition('==')[2]}", requirement
 
 
-@pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda path: path.name)
-def test_environments_pin_all_that_their_packages_need_and_nothing_else(file):
+# Of packages that are installed here; `tests/pipeline/test_isolation.py` asks those of each environment.
+@pytest.mark.parametrize("name", ["staintools", "stmorph"])
+def test_environments_pin_all_that_their_packages_need_and_nothing_else(name):
     if sys.version_info[:2] != (3, 11) or sys.platform != "linux":
         pytest.skip("the environments are for Python 3.11 on Linux, and so must be the packages that are asked")
+    (file,) = [file for file in ENVIRONMENTS if file.stem == name]
     listed = [canonicalize_name(Requirement(line).name) for line in pip_part(file)]
     assert len(listed) == len(set(listed))
-    assert set(listed) == needed_by(own_packages(file))
+    assert set(listed) == needed_by(own_packages(file), sys.path)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -132,3 +116,11 @@ def test_environments_list_what_their_scripts_import(script):
 def test_the_locks_agree():
     run, dev = pins(ROOT / "requirements" / "run.lock"), pins(ROOT / "requirements" / "dev.lock")
     assert run.items() <= dev.items()
+    own = pins(SPATIALDATA_LOCK)
+    assert {name: own[name] for name in own.keys() & dev.keys()}.items() <= dev.items()
+
+
+def test_what_reads_spatialdata_is_no_part_of_any_other_run():
+    """Where dask is, anndata imports it: every step would start half a second later."""
+    for lock in ("run.lock", "dev.lock"):
+        assert not pins(ROOT / "requirements" / lock).keys() & {"spatialdata", "dask", "xarray"}

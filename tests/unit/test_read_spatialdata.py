@@ -19,7 +19,7 @@ SPOTS = Options(unit="spot")
 
 def test_without_the_library_the_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "spatialdata", None)  # as if it were not there
-    with pytest.raises(ConfigError, match=r"not installed .*pip install spatialdata"):
+    with pytest.raises(ConfigError, match=r"not installed .*run `make setup-spatialdata` in .*--sdm conda"):
         READERS["spatialdata"].read({"counts": tmp_path}, INFO, SPOTS)
 
 
@@ -121,7 +121,8 @@ class Store:
     """A SpatialData store: 5 x 4 spots in a coordinate system in which the image is scaled by .5 and moved."""
 
     def __init__(self, folder):
-        self.sd = pytest.importorskip("spatialdata", reason="the library spatialdata is not installed here")
+        reason = "spatialdata is not here (make setup-spatialdata); tests/pipeline/test_isolation.py runs this with it"
+        self.sd = pytest.importorskip("spatialdata", reason=reason)
         self.path = folder / "own.zarr"
         self.scale, self.shift, self.multiscale = (0.5, 0.5), (100.0, 50.0), True
         row, column = np.divmod(np.arange(20), 4)

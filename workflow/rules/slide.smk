@@ -9,7 +9,7 @@ rule slide:
     benchmark:
         paths("benchmarks/slide/{dataset}/{slide}.tsv")
     conda:
-        "../envs/stmorph.yaml"
+        lambda w: study.slide_environment(w.dataset)
     threads: asks.cpus("slide")
     resources:
         **asks("slide", mem_mb=lambda w: slide_mb(study.source_paths(w.dataset, w.slide)), runtime=30),

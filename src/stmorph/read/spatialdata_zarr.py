@@ -1,7 +1,7 @@
 """A SpatialData store of the user's own: a table, the elements it annotates, and an image, in one coordinate system.
 
-Read through the library `spatialdata` (Marconato et al. 2024), which is not among stmorph's own packages. Positions are
-the centroids of the annotated element in the coordinate system, taken into pixels of the image by the inverse of the
+Read through the library `spatialdata` (Marconato et al. 2024), which `make setup-spatialdata` adds. Positions are the
+centroids of the annotated element in the coordinate system, taken into pixels of the image by the inverse of the
 image's own transformation; the image is `store.zarr/images/<name>`.
 """
 
@@ -98,7 +98,7 @@ def _opened(path: Path) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{path} is to be read through the library spatialdata, which is not installed ({error}); expected it: run "
-            "`pip install spatialdata` in the environment that runs this step"
+            "`make setup-spatialdata` in stmorph's folder, or start snakemake with --sdm conda"
         ) from error
     if not path.is_dir():
         raise DataError(f"{path} is no folder; expected a SpatialData store (.zarr): unpack it, or correct the path")
@@ -208,8 +208,9 @@ def _positions(element: Any, instance: pd.Series, system: str, to_system: np.nda
 
 def _matrix(table: "anndata.AnnData", layer: str | None, path: Path) -> scipy.sparse.csr_matrix:
     if layer is not None and layer not in table.layers:
+        names = sorted(name for name in table.layers if name is not None)  # None: X, as newer AnnData has it
         raise DataError(
-            f"{path}: the table has no layer {layer!r} ({', '.join(sorted(table.layers)) or 'none'}); expected raw "
+            f"{path}: the table has no layer {layer!r} ({', '.join(names) or 'none'}); expected raw "
             "counts there: correct reader_options.layer"
         )
     return scipy.sparse.csr_matrix(table.X if layer is None else table.layers[layer])
