@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 from test_image_regions import picture, ycbcr
 
 from stmorph.errors import DataError
+from stmorph.image.openslide_source import OpenSlideSource
 from stmorph.image.scale_record import openslide_scale
 from stmorph.image.source import check_image, open_image
 from stmorph.image.tiff_source import TiffSource
@@ -137,6 +139,34 @@ def test_what_has_no_colours_that_can_be_told_is_refused(tmp_path, name):
     refused(tmp_path / name, says)
 
 
+@pytest.mark.parametrize("software", ["vips", "tifffile"])
+def test_jpeg2000_of_which_nobody_can_tell_the_colours(tmp_path, software):
+    # libvips 8.14, tiffsave --compression jp2k: YCbCr in OpenJPEG's tiles, and the page says RGB and 33004.
+    pixels = ycbcr(IMAGE) if software == "vips" else IMAGE
+    tiff(pixels, tile=(128, 128), compression=33004, software=software)(tmp_path / "a.tif")
+    if software == "vips":
+        refused(tmp_path / "a.tif", r"packed as JPEG2000 \(33004\) by libvips .*save it again with another compression")
+    else:
+        assert (open_image(tmp_path / "a.tif").read() == IMAGE).all()
+
+
+def test_seven_bits_are_not_half_as_bright(tmp_path):
+    # GDAL 3.6, -co NBITS=7.
+    retagged(258, (7, 7, 7))(tmp_path / "a.tif")
+    refused(tmp_path / "a.tif", r"3 channel\(s\) of uint8 with 7 bits \(RGB\).*with 8 bits a channel")
+
+
+def test_scanners_formats_that_are_no_tiff_are_openslides_whatever_their_name(tmp_path, monkeypatch):
+    # DICOM of wsidicomizer 0.26.1: a file a resolution, of which any stands for the slide.
+    import openslide
+
+    (tmp_path / "1.2.840.dcm").write_bytes(bytes(128) + b"DICM")
+    refused(tmp_path / "1.2.840.dcm", "cannot identify image file .*save it as a tiled TIFF")
+    monkeypatch.setattr(openslide.OpenSlide, "detect_format", lambda path: "dicom")
+    monkeypatch.setattr(OpenSlideSource, "__init__", lambda self, path: None)
+    assert isinstance(open_image(tmp_path / "1.2.840.dcm"), OpenSlideSource)
+
+
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 6, 8, 9])
 @pytest.mark.parametrize("kind", ["tif", "jpg"])
 def test_a_picture_that_is_to_be_turned_is_refused(tmp_path, kind, orientation):
@@ -186,6 +216,55 @@ def test_a_scanners_scale_that_cannot_be_is_told_and_the_picture_read(tmp_path, 
     assert says in source.scale_record.evidence
 
 
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "um_per_px", "says"),
+    [
+        ("micron", 4, 0.25, "ImageJ record"),
+        ("um", 4, 0.25, "ImageJ record"),
+        ("\\u00B5m", 4, 0.25, "ImageJ record"),
+        ("inch", 101_600, 0.25, "ImageJ record"),
+        ("mm", 1, None, "1000 um per px, which is no microscope's"),
+        ("pixel", 4, None, "no scale in the file"),
+    ],
+)
+def test_the_unit_that_imagej_writes_beside_its_resolution(tmp_path, unit, per_unit, um_per_px, says):
+    # ImageJ 1.54 and Fiji: no ResolutionUnit, the unit is a line of the description.
+    tiff(description=f"ImageJ=1.54f\nunit={unit}\nmin=0.0\n", resolution=(per_unit, per_unit), resolutionunit=1)(
+        tmp_path / "a.tif"
+    )
+    source = open_image(tmp_path / "a.tif")
+    assert (
+        source.um_per_px_embedded == (um_per_px and pytest.approx(um_per_px)) and says in source.scale_record.evidence
+    )
+
+
+def ome_zarr(folder, unit="micrometer", scale=0.25):
+    """Write a picture as OME-Zarr 0.4, as ome-zarr-py 0.15 does."""
+    group = zarr.open_group(folder, mode="w", zarr_format=2)
+    group.create_array("0", data=IMAGE.transpose(2, 0, 1), chunks=(3, 64, 64))
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space", "unit": unit} for name in "yx")]
+    transform = {"type": "scale", "scale": [1, scale, scale]}
+    datasets = [{"path": "0", "coordinateTransformations": [transform]}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("micrometer", 0.25), ("nanometer", 250), ("millimeter", 0.00025)])
+def test_units_of_ome_zarr(tmp_path, unit, scale):
+    ome_zarr(tmp_path / "a.zarr", unit, scale)
+    source = check_image(tmp_path / "a.zarr")
+    assert source.um_per_px_embedded == pytest.approx(0.25) and (source.read() == IMAGE).all()
+
+
+def test_the_folders_of_bioformats2raw(tmp_path):
+    # bioformats2raw: a group for each picture of a slide, numbered, and OME/METADATA.ome.xml beside them.
+    zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    (tmp_path / "a.zarr" / "OME").mkdir()
+    ome_zarr(tmp_path / "a.zarr" / "0")
+    assert (check_image(tmp_path / "a.zarr").read() == IMAGE).all()
+    ome_zarr(tmp_path / "a.zarr" / "1")
+    refused(tmp_path / "a.zarr", r"holds 2 images \(0, 1\); expected one: give .*a.zarr/<name>")
+
+
 @pytest.mark.parametrize("value", ["0", "nan", "abc", "inf"])
 def test_openslides_scale_that_cannot_be(value):
     assert openslide_scale({"openslide.mpp-x": value, "openslide.mpp-y": "0.25"}).um_per_px is None
@@ -226,6 +305,16 @@ DAMAGED = {
     "page.ndpi": (lambda path: path.write_text("<html>404</html>"), "download it again"),
     "strips.ndpi": (tiff(), "no NDPI scan .* call it .tif"),
     "folder.tif": (Path.mkdir, "is a folder; expected an image"),
+    "picture.pdf": (lambda path: path.write_bytes(b"%PDF-1.7\n"), "is a PDF; .*export the picture from it"),
+    "telephone.heic": (
+        lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"),
+        "is an HEIC picture; .*tiled TIFF",
+    ),
+    "pointer.tif": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"),
+        "is a pointer of Git LFS, not the file; .*run git lfs pull",
+    ),
+    "vendor's own.czi": (lambda path: path.write_bytes(b"ZISRAWFILE" + bytes(99)), "save it as a tiled TIFF if it is"),
     "link.tif": (lambda path: path.symlink_to("nowhere.tif"), "does not exist"),
 }
 

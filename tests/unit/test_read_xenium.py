@@ -391,7 +391,7 @@ def test_transcripts_of_another_run_are_refused(outs):
 
 def test_transcripts_without_a_column(outs):
     for name in ("transcripts.parquet", "transcripts.csv"):
-        with pytest.raises(DataError, match=f"{name} cannot be read .*qv"):
+        with pytest.raises(DataError, match=f"{name} has no column qv .*expected cell_id, feature_name, qv"):
             outs.read(transcripts=outs.write_transcripts(outs.transcripts().drop(columns="qv"), name))
 
 

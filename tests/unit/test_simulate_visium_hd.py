@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from stmorph.image.source import open_image
 from stmorph.simulate import PROGRAMMES, SimulationOptions, catalogue, simulate_slide
 from stmorph.simulate.fields import at
+from stmorph.simulate.visium_hd_cells import segment
 from stmorph.simulate.visium_hd_outs import visium_hd_files
 from stmorph.simulate.visium_hd_slide import SIZES, draw_hd
 from stmorph.simulate.visium_outs import POSITION_COLUMNS
@@ -66,6 +67,30 @@ def test_counts_of_larger_bins_are_the_sums_of_the_2_um_bins(files):
         sums = scipy.sparse.csr_matrix((np.ones(len(row)), (row, np.arange(len(row))))) @ small
         assert (sums != large).nnz == 0
         assert large.sum() == small.sum()
+
+
+def test_the_feature_slice_tells_molecules_tissue_and_place(files):
+    positions = pd.read_parquet(files["positions"]).set_index(["array_row", "array_col"])
+    counts, barcode, _ = h5(files["raw_counts"])
+    total = pd.Series(np.asarray(counts.sum(axis=1)).ravel(), barcode)
+    with h5py.File(files["feature_slice"]) as file:
+        record = json.loads(file.attrs["metadata_json"])
+        found = {
+            name: pd.Series(
+                file[name]["data"][:], pd.MultiIndex.from_arrays([file[name][k][:] for k in ("row", "col")])
+            )
+            for name in ("umis/total", "masks/filtered")
+        }
+        assert file["features/name"].asstr()[:].tolist() == list(catalogue(OPTIONS.noise_genes).name)
+    assert (record["nrows"], record["ncols"]) == tuple(np.array(positions.index.max()) + 1)
+    place = np.array(record["transform_matrices"]["spot_colrow_to_microscope_colrow"])
+    row_col = np.array(positions.index.to_list())
+    xy = np.column_stack([row_col[:, ::-1], np.ones(len(row_col))]) @ place.T
+    assert np.allclose(xy[:, :2], positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]])
+    molecules = found["umis/total"].reindex(positions.index, fill_value=0)
+    assert (molecules.to_numpy() == total[positions["barcode"]].to_numpy()).all()
+    tissue = found["masks/filtered"].reindex(positions.index, fill_value=0)
+    assert (tissue == positions["in_tissue"]).all() and 0 < tissue.sum() < len(tissue)
 
 
 @pytest.mark.parametrize("tail", ["", "_008um", "_016um"])
@@ -157,6 +182,19 @@ def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
     for role, path in files.items():
         assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(again[role].read_bytes()).digest(), role
     assert draw_hd(OPTIONS, "A1", "P1", 6).counts.sum() != h5(files["raw_counts"])[0].sum()
+
+
+def test_a_bin_is_in_one_segmented_cell_at_most(drawn):
+    cells = segment(drawn)
+    assert len(cells.number) == len(drawn.section.cells) >= len(cells.barcode) > 100
+    in_tissue = np.asarray(drawn.counts[drawn.in_tissue].sum(axis=0)).ravel()
+    in_cells = np.asarray(cells.counts.sum(axis=0)).ravel()
+    assert (in_cells <= in_tissue).all() and 0.1 * in_tissue.sum() < in_cells.sum()
+    # As many molecules as the cells' share of the tissue's area, about.
+    x, y = np.moveaxis(cells.cell_px - cells.cell_px[:, :1], -1, 0)
+    area = np.abs((x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1)) / 2
+    share = area.sum() / (drawn.in_tissue.sum() * np.abs(np.linalg.det(drawn.axes)))
+    assert in_cells.sum() / in_tissue.sum() == pytest.approx(share, rel=0.15)
 
 
 def test_no_bin_outside_the_image_is_in_tissue(files, drawn):

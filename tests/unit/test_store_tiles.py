@@ -15,7 +15,7 @@ from stmorph.image.stain import PUBLISHED_TARGET, Stains, fit_stains
 from stmorph.image.stain_options import StainOptions
 from stmorph.image.store import build_store, open_store
 from stmorph.image.tiles import COLUMNS, SlideTiles, TilingOptions, losses, tile_table
-from stmorph.image.tissue_mask import tissue_mask, tissue_pixels
+from stmorph.image.tissue_mask import tissue_mask, tissue_pixels_of
 
 NONE = StainOptions(fit="none")
 
@@ -77,7 +77,7 @@ def test_slide_fit_reaches_the_target_and_is_recorded(tmp_path):
     store = store_of(tmp_path, image, StainOptions())
     np.testing.assert_array_equal(image, before)
     pixels = pixels_of(store.image)
-    got = fit_stains(tissue_pixels(pixels, tissue_mask(pixels)))
+    got = fit_stains(tissue_pixels_of([(0, pixels)], tissue_mask(pixels)))
     assert (got.matrix * PUBLISHED_TARGET.matrix).sum(axis=1).min() > 0.998
     tissue = pixels[:, :400]
     assert strength_in(tissue, PUBLISHED_TARGET) == pytest.approx(PUBLISHED_TARGET.strength, rel=0.02)

@@ -69,11 +69,12 @@ def write_channels(
     height, width = stack.shape[:2]
     of_each = [{"name": name, **records.get(name, {})} for name in channels]
     record = {"channels": of_each, "width_px": width, "height_px": height}
-    with whole(out_npy) as npy, whole(out_json) as text:
+    with whole(out_npy) as npy:
         with npy.open("wb") as file:
             write_header(file, width, height, stack.shape[2])
             write_blocks(file, iter([(0, stack)]))
-        text.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        with whole(out_json) as text:
+            text.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 def with_channels(tiles: np.ndarray, channels: ExtraChannels, x0_px: np.ndarray, y0_px: np.ndarray) -> np.ndarray:

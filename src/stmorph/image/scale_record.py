@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25_400.0}
 _SQUARE = 0.01  # relative difference between the scales along x and y from which pixels are not square
 _AGREES = 0.02
 _PRINTERS_DPI = (72, 96, 150, 300)
@@ -37,7 +37,8 @@ NOTHING = ScaleRecord(None, "no scale in the file")
 
 
 def tiff_scale(page: Any, ome: str | None) -> ScaleRecord:
-    """Return what a TIFF says: its OME record, Aperio's description, or its resolution tags, the first that speaks.
+    """Return what a TIFF says: its OME record, Aperio's or ImageJ's description, or its resolution tags; the first that
+    speaks.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ def tiff_scale(page: Any, ome: str | None) -> ScaleRecord:
     found = [
         _ome(ome, page.imagewidth, page.imagelength) if ome else NOTHING,
         _aperio(page.description or ""),
+        _imagej(page),
         _resolution(page),
     ]
     return next((record for record in found if record.um_per_px is not None), _first_reason(found))
@@ -113,6 +115,17 @@ def _aperio(description: str) -> ScaleRecord:
     return _record(_number(found[1]), _number(found[1]), "Aperio record") if found else NOTHING
 
 
+def _imagej(page: Any) -> ScaleRecord:
+    """ImageJ and Fiji write their unit in the description, and pixels per unit in the resolution tags."""
+    found = re.search(r"^unit=(.+)$", page.description or "", re.MULTILINE)
+    if found is None or not page.description.startswith("ImageJ="):
+        return NOTHING
+    # ImageJ escapes what is not ASCII.
+    unit = found[1].strip().replace("\\u00B5", "µ")
+    um = _UM.get({"micron": "um", "microns": "um"}.get(unit, unit))
+    return NOTHING if um is None else _by_tags(page, um, "ImageJ record")
+
+
 def _number(text: str) -> float:
     """Return the number that a text is, with a point or (from a scanner set up so) a comma; NaN where it is none."""
     try:
@@ -123,8 +136,13 @@ def _number(text: str) -> float:
 
 def _resolution(page: Any) -> ScaleRecord:
     um = {2: 25_400.0, 3: 10_000.0}.get(page.tags.valueof("ResolutionUnit"))
+    return NOTHING if um is None else _by_tags(page, um, "TIFF resolution")
+
+
+def _by_tags(page: Any, unit_um: float, source: str) -> ScaleRecord:
+    """Return the scale by the resolution tags, which are in pixels per `unit_um`."""
     x, y = (page.tags.valueof(f"{axis}Resolution") for axis in "XY")
-    if um is None or not x or not x[0] or not x[1]:
+    if not x or not x[0] or not x[1]:
         return NOTHING
     y = y if y and y[0] and y[1] else x
-    return _record(um * x[1] / x[0], um * y[1] / y[0], "TIFF resolution")
+    return _record(unit_um * x[1] / x[0], unit_um * y[1] / y[0], source)

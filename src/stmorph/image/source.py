@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reason_of, unread
+from ..file_kind import foreign_kind
 from .resample import resample_columns, resample_rows, windows
 from .scale_record import ScaleRecord
 
@@ -180,27 +181,21 @@ def decoding(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except PermissionError as error:
-        raise DataError(
-            f"{path} may not be read ({error}); expected an image: mend the rights of the file and its folders"
-        ) from error
-    except MemoryError as error:
-        raise DataError(
-            f"{path} takes more memory than there is ({error or 'MemoryError'}); expected an image that fits: give the "
-            "job more memory, or store it as a tiled TIFF"
-        ) from error
     except Exception as error:  # each codec has its own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if told := unread(path, error, "an image", "store it as a tiled TIFF"):
+            raise told from error
+        if (kind := foreign_kind(path)) is not None:
+            raise DataError(f"{path} is {kind[0]}; expected a TIFF, JPEG, PNG, SVS or NDPI image: {kind[1]}") from error
         raise DataError(
-            f"{path} was decoded only in part or not at all ({reason}); expected a whole TIFF, JPEG, PNG, SVS or NDPI "
-            "image: download it again"
+            f"{path} was decoded only in part or not at all ({reason_of(error)}); expected a whole TIFF, JPEG, PNG, "
+            "SVS or NDPI image: download it again, or save it as a tiled TIFF if it is of another kind"
         ) from error
 
 
 def open_image(path: str | Path) -> ImageSource:
     """Open an image; its size is known at once, no pixel is decoded.
 
-    What the file holds decides, not its name. Scanners' formats (`OPENSLIDE_SUFFIXES`) are TIFF to the eye and need
+    What the file holds decides, not its name. Scanners' formats (`OPENSLIDE_SUFFIXES`) may be TIFF to the eye and need
     OpenSlide, where it knows them. SVS is read as the TIFF it is, by OpenSlide only where that is not enough.
 
     Raises
@@ -226,13 +221,14 @@ def open_image(path: str | Path) -> ImageSource:
         suffix = path.suffix.lower()
         if suffix in OPENSLIDE_SUFFIXES and opens(path):
             return OpenSlideSource(path)
-    if suffix == ".ndpi" and magic in _TIFF_MAGIC:
+        if magic not in _TIFF_MAGIC:
+            # DICOM among them, whose resolutions are files of one folder.
+            return OpenSlideSource(path) if suffix == ".svs" or is_slide(path) else PillowSource(path)
+    if suffix == ".ndpi":
         raise DataError(
             f"{path} is no NDPI scan that OpenSlide knows; expected one, or another name: download it again, or, if it "
             "is a plain TIFF, call it .tif"
         )
-    if magic not in _TIFF_MAGIC:
-        return OpenSlideSource(path) if suffix == ".svs" else PillowSource(path)
     try:
         source = TiffSource(path)
     except SparseTiffError:

@@ -146,7 +146,7 @@ def build_store(
     width, height = image.size(scale)
     target = _target(stain, reference)
     source = None
-    with whole(out_npy) as npy, whole(out_json) as text:
+    with whole(out_npy) as npy:
         # Written, not mapped: a full disk then is an error that can be told, not a bus error.
         with npy.open("w+b") as file:
             start = write_header(file, width, height, 3)
@@ -170,7 +170,8 @@ def build_store(
             },
             "stain": stain_record(stain, source, target),
         }
-        text.write_text(json.dumps(record, indent=1) + "\n")
+        with whole(out_json) as text:
+            text.write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 

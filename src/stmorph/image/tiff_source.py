@@ -26,6 +26,7 @@ _BAND_PX = 256
 _RGB, _MINISBLACK, _CMYK, _YCBCR = 2, 1, 5, 6
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)
 _ASSOCIATED, _UNSPECIFIED = 1, 0
+_JPEG2000_LOSSY = 33004
 
 
 class SparseTiffError(DataError):
@@ -52,11 +53,15 @@ class TiffSource(ImageSource):
             _check_complete(path, series.levels)
             sizes = [_yxs_shape(path, level.axes, level.shape) for level in series.levels]
             if not _in_colour(path, series):
+                bits = int(np.max(series.keyframe.bitspersample))
+                odd = f" with {bits} bits" if series.dtype == np.uint8 and bits != 8 else ""
                 raise DataError(
-                    f"{path} holds {sizes[0][2]} channel(s) of {series.dtype} ({series.keyframe.photometric.name}); "
-                    "expected H&E in colour, 3 channels of uint8: give the H&E image"
+                    f"{path} holds {sizes[0][2]} channel(s) of {series.dtype}{odd} "
+                    f"({series.keyframe.photometric.name}); expected H&E in colour, 3 channels of uint8: give the H&E "
+                    "image, with 8 bits a channel"
                 )
             check_orientation(path, series.keyframe.tags.valueof("Orientation"))
+            _check_colours(path, series.keyframe)
             self.levels = tuple((width, height) for height, width, _ in sizes)
             self.compression = int(series.keyframe.compression)
             self.scale_record = tiff_scale(series.keyframe, tif.ome_metadata)
@@ -174,7 +179,28 @@ def _in_colour(path: Path, series: "tifffile.TiffPageSeries") -> bool:
     except DataError:
         return False
     allowed = {_RGB: (3, 4), _CMYK: (4,), _YCBCR: (3,), _MINISBLACK: (3,)}
-    return samples in allowed.get(int(series.keyframe.photometric), ()) and series.dtype == np.uint8
+    page = series.keyframe
+    # Seven bits are uint8 to the library, and half as bright.
+    whole_bytes = series.dtype == np.uint8 and np.all(np.equal(page.bitspersample, 8))
+    return samples in allowed.get(int(page.photometric), ()) and bool(whole_bytes)
+
+
+def _check_colours(path: Path, page: "tifffile.TiffPage") -> None:
+    """Refuse the one packing of which nothing in the file tells whether its colours are RGB or YCbCr.
+
+    libvips (8.14) stores YCbCr in JPEG2000 and calls it RGB; other programs' files with this packing hold RGB. Both may
+    use OpenJPEG, which leaves its name in each tile.
+    """
+    if page.compression != _JPEG2000_LOSSY or page.photometric != _RGB or page.software.startswith("tifffile"):
+        return
+    with path.open("rb") as file:
+        file.seek(page.dataoffsets[0])
+        if b"Created by OpenJPEG" in file.read(min(page.databytecounts[0], 1024)):
+            raise DataError(
+                f"{path} is packed as JPEG2000 (33004) by libvips or a like program, which stores YCbCr or RGB without "
+                "saying so; expected colours that can be told: save it again with another compression, e.g. vips "
+                "tiffsave --tile --pyramid --compression jpeg"
+            )
 
 
 def _yxs_shape(path: Path, axes: str, shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -11,7 +11,10 @@ from ..errors import DataError
 from .scale_record import NOTHING, ScaleRecord
 from .source import ImageSource, decoding
 
-_MICROMETRE = ("micrometer", "micrometre", "um", "µm", "μm")
+_UM = {"nanometer": 1e-3, "nm": 1e-3, "millimeter": 1e3, "mm": 1e3, "meter": 1e6} | dict.fromkeys(
+    ("micrometer", "micrometre", "um", "µm", "μm"), 1.0
+)
+"""Micrometres of a unit's names."""
 _NODE = ("zarr.json", ".zgroup", ".zattrs")
 _BAND_PX = 256
 
@@ -75,15 +78,17 @@ class _ZarrLevel:
 
 
 def _picture_folder(path: Path) -> Path:
-    """Return the folder of the picture: the path itself, or the only image of a SpatialData store."""
+    """Return the folder of the picture: the path, or the only image of a SpatialData store or of bioformats2raw's."""
     images = path / "images"
-    if not images.is_dir():
+    if images.is_dir():
+        found = sorted(one.name for one in images.iterdir() if is_zarr(one))
+    elif (path / "OME").is_dir():
+        images, found = path, sorted(one.name for one in path.iterdir() if one.name.isdigit() and is_zarr(one))
+    else:
         return path
-    found = sorted(one.name for one in images.iterdir() if is_zarr(one))
     if len(found) != 1:
         raise DataError(
-            f"{path} holds {len(found)} images ({', '.join(found[:12]) or 'none'}); expected one: give "
-            f"{path}/images/<name>"
+            f"{path} holds {len(found)} images ({', '.join(found[:12]) or 'none'}); expected one: give {images}/<name>"
         )
     return images / found[0]
 
@@ -105,9 +110,10 @@ def _multiscales(path: Path, group: Any) -> tuple[list[str], list[dict], list[li
 
 def _scale(axes: list[dict], scales: list[list[float]]) -> ScaleRecord:
     units = {axis["name"]: str(axis.get("unit", "")).lower() for axis in axes}
-    if not scales or units.get("x") not in _MICROMETRE or units.get("y") not in _MICROMETRE:
+    if not scales or units.get("x") not in _UM or units.get("y") not in _UM:
         return NOTHING
-    x_um, y_um = (float(scales[0][[axis["name"] for axis in axes].index(name)]) for name in "xy")
+    names = [axis["name"] for axis in axes]
+    x_um, y_um = (float(scales[0][names.index(name)]) * _UM[units[name]] for name in "xy")
     if not 0.02 < x_um < 20 or abs(y_um / x_um - 1) > 0.01:
         return ScaleRecord(None, f"OME-Zarr record: {x_um:.4g} x {y_um:.4g} um per px, which is no microscope's")
     return ScaleRecord(x_um, "OME-Zarr record")

@@ -45,6 +45,11 @@ def _read(files: dict[str, Path], info: SlideInfo, options: ReaderOptions) -> "a
     spots = spot_table(files["positions"])
     names = gene_symbols(files["gene_names"]) if "gene_names" in files else None
     counts = count_table(files["counts"], names)
+    if spots.index.isin(counts.var["gene_id"]).any() and not spots.index.isin(counts.barcode).any():
+        raise DataError(
+            f"{files['counts']} has the spots in its columns (first {counts.var['gene_id'].iloc[0]!r}, rows like "
+            f"{counts.barcode[0]!r}); expected one row a spot and one column a gene: transpose it"
+        )
     return join(counts, spots, files["positions"], spots[["x", "y"]].to_numpy())
 
 
@@ -119,6 +124,8 @@ def count_table(path: Path, symbols: dict[str, str] | None = None) -> Counts:
         # Without pandas' own header, which would rename a gene that stands twice and so hide it.
         table = pd.read_csv(path, **text_options(path), header=None, skiprows=1, index_col=0, low_memory=False)
         genes = np.array(header[-table.shape[1] :] if table.shape[1] else [], dtype=object)
+        if not table.shape[1]:
+            raise ValueError("its lines have one field between commas, semicolons or tabs")
         if len(header) not in (table.shape[1], table.shape[1] + 1):
             raise ValueError(f"{len(header)} names in the header, {table.shape[1]} values in a row")
     barcode = table.index.astype(str).to_numpy(dtype=object)

@@ -42,6 +42,12 @@ def read_matrix_h5(path: Path) -> Counts:
         if ids is None and names is None:
             raise ValueError("it names no genes")
         gene_id, symbol = names if ids is None else ids, ids if names is None else names
+        of_gene = _text(features["gene_id"]) if "gene_id" in features else gene_id
+        if list(of_gene) != list(gene_id):
+            raise DataError(
+                f"{path} holds counts of {len(gene_id)} probes (first {gene_id[0]!r}, a probe of {of_gene[0]!r}); "
+                "expected counts of genes: give filtered_feature_bc_matrix.h5"
+            )
         matrix = _matrix(path, group, len(barcode), len(gene_id))
         feature_type, genome = (
             _text(features[key], len(gene_id)) if key in features else None for key in ("feature_type", "genome")
@@ -50,7 +56,7 @@ def read_matrix_h5(path: Path) -> Counts:
 
 
 def _group(path: Path, file: Any) -> Any:
-    if "matrix" in file:
+    if hasattr(file.get("matrix"), "keys"):  # in a loom file it is no group
         return file["matrix"]
     old = [name for name in sorted(file) if set(_OLD) & set(getattr(file[name], "keys", tuple)())]
     if len(old) == 1:

@@ -90,7 +90,7 @@ def unpack(
     lost |= {"not chosen": len(table) - len(chosen)} if len(chosen) < len(table) else {}
     row_of = {name: row for row, name in enumerate(chosen["barcode"])}
     first: tuple[str, int] | None = None
-    with whole(out_npy) as npy, whole(out_list) as parquet:
+    with whole(out_npy) as npy:
         with npy.open("wb") as file:
             for name, picture in stream(parts, list(row_of)):
                 side = size_px or picture.shape[0]
@@ -106,5 +106,6 @@ def unpack(
                     )
                 file.seek(start + row_of[name] * side * side * 3)
                 file.write(np.ascontiguousarray(fitted(picture, side)).data)
-        chosen.assign(row=np.arange(len(chosen)))[list(LIST_COLUMNS)].to_parquet(parquet, index=False)
+        with whole(out_list) as parquet:
+            chosen.assign(row=np.arange(len(chosen)))[list(LIST_COLUMNS)].to_parquet(parquet, index=False)
     return Unpacked(len(chosen), lost)

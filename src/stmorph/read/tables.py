@@ -8,6 +8,7 @@ import csv
 import errno
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError, StmorphError
+from ..errors import DataError, StmorphError, reason_of, unread
+from ..file_kind import foreign_kind
 
 _SEPARATORS = ",;\t"
 _MISSING = ("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_FILTER = re.compile(r"required filter|lib/plugin|HDF5_PLUGIN")
 _MOST = 1e12
 """Lengths and factors from here on are no one's."""
 
@@ -37,36 +41,30 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         yield
     except StmorphError:
         raise
-    except MemoryError as error:
-        raise DataError(
-            f"{path} takes more memory than there is ({_reason(error)}); expected {expected}: give the job more "
-            "memory, or, if the file is not that large, download it again"
-        ) from error
     except Exception as error:  # each parser has its own
-        # Libraries raise OSError of what lies inside a file, too: only the system's own number tells of the file.
+        if told := unread(path, error, expected, "download it again if the file is not that large"):
+            raise told from error
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.ENOENT:
             raise DataError(
                 f"{path} does not exist; expected {expected}: correct the path or download the file"
             ) from error
-        if number in (errno.EACCES, errno.EPERM):
-            raise DataError(
-                f"{path} may not be read ({_reason(error)}); expected {expected}: mend the rights of the file and its "
-                "folders"
-            ) from error
         if number == errno.EISDIR or path.is_dir():
             raise DataError(
-                f"{path} is a folder that cannot be read as one ({_reason(error)}); expected {expected}: give the file"
+                f"{path} is a folder that cannot be read as one ({reason_of(error)}); expected {expected}: give "
+                "the file"
             ) from error
+        if _FILTER.search(str(error)):
+            raise DataError(
+                f"{path} is packed by an HDF5 filter that is not installed ({reason_of(error)}); expected {expected}, "
+                "packed by gzip or not at all: write it again so"
+            ) from error
+        if (kind := foreign_kind(path)) is not None:
+            raise DataError(f"{path} is {kind[0]}; expected {expected}: {kind[1]}") from error
         raise DataError(
-            f"{path} cannot be read ({_reason(error)}); expected {expected}: the file is truncated or of another kind, "
-            "download it again or correct the path"
+            f"{path} cannot be read ({reason_of(error)}); expected {expected}: the file is truncated or of another "
+            "kind, download it again or correct the path"
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return reason if len(reason) <= 200 else f"{reason[:200]} ..."
 
 
 def is_parquet(path: Path) -> bool:
@@ -118,6 +116,8 @@ def read_table(path: Path, ids: str | None = None, names: list[str] | None = Non
     """
     if is_parquet(path):
         return pd.read_parquet(path)
+    if foreign_kind(path) is not None:  # some are text: `reading` says what it is
+        raise ValueError("it is no table")
     columns = names or [name or f"Unnamed: {place}" for place, name in enumerate(fields(first_line(path)))]
     return pd.read_csv(
         path,
@@ -129,6 +129,22 @@ def read_table(path: Path, ids: str | None = None, names: list[str] | None = Non
         na_values={name: _MISSING for name in columns if name != ids},
         float_precision="round_trip",
     )
+
+
+def with_ids(table: pd.DataFrame, ids: str) -> pd.DataFrame:
+    """Return a table with its column of ids, which to some programs is an index or a first column without a name.
+
+    Row numbers are no ids: such a column counts only where it is text.
+    """
+    if ids in table.columns:
+        return table
+    if table.index.nlevels > 1 or table.index.name == ids:
+        return table.reset_index()
+    if not pd.api.types.is_numeric_dtype(table.index):
+        return table.rename_axis(ids).reset_index()
+    first = table.columns[0] if len(table.columns) else None
+    unnamed = first in ("", "Unnamed: 0") and not pd.api.types.is_numeric_dtype(table[first])
+    return table.rename(columns={first: ids}) if unnamed else table
 
 
 def check_columns(table: pd.DataFrame, needed: tuple[str, ...], path: Path) -> None:
@@ -179,10 +195,12 @@ def numbers(table: pd.DataFrame, columns: tuple[str, ...], path: Path, labels: p
     if len(bad):
         row, column = bad[0]
         found = table[columns[column]].iloc[row]
+        advice = "mend or remove the rows"
+        if isinstance(found, str) and _DECIMAL_COMMA.fullmatch(found.strip()):
+            advice = "save the table with decimal points, not commas"
         raise DataError(
             f"{path}: {columns[column]} of {labels.iloc[row]} is {repr(found) if isinstance(found, str) else found}; "
-            f"expected a number in each of {len(table)} rows ({len(np.unique(bad[:, 0]))} rows have none): mend or "
-            "remove the rows"
+            f"expected a number in each of {len(table)} rows ({len(np.unique(bad[:, 0]))} rows have none): {advice}"
         )
     return values
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..errors import DataError
+from ..file_kind import foreign_kind
 from .base import Reader, ReaderOptions, SlideInfo
 from .counts import Counts, checked_counts
 from .grid import check_on_grid
@@ -32,6 +33,7 @@ from .tables import (
     read_table,
     reading,
     whole_numbers,
+    with_ids,
 )
 
 if TYPE_CHECKING:
@@ -95,17 +97,22 @@ def tissue_positions(path: Path) -> pd.DataFrame:
 
 def _positions_table(path: Path) -> pd.DataFrame:
     if is_parquet(path):
-        table = read_table(path)
-        # Barcodes are an index to some programs, whose name may be lost.
-        named = "barcode" in table.columns or isinstance(table.index, pd.RangeIndex)
-        return table if named else table.rename_axis("barcode").reset_index()
+        return with_ids(read_table(path), "barcode")
     names = fields(first_line(path))
     if not set(_COLUMNS[1:]) & set(names):
         if len(names) != len(_COLUMNS):
-            raise ValueError(f"it has {len(names)} columns without names, not {len(_COLUMNS)}")
-        return read_table(path, "barcode", list(_COLUMNS))
+            raise ValueError(
+                f"its first line has {len(names)} field(s) between commas, semicolons or tabs and names no column; "
+                f"Space Ranger's has {len(_COLUMNS)}"
+            )
+        # A line of words is a header with names of its own, which the check of the columns will tell.
+        header = not any(letter.isdigit() for name in names[1:] for letter in name)
+        return read_table(path) if header else read_table(path, "barcode", list(_COLUMNS))
     if "barcode" in names:
         return read_table(path, "barcode")
+    if names[0] in _COLUMNS:
+        # R's write.table leaves the column of row names out of its header.
+        return with_ids(read_table(path), "barcode")
     index = names[0] or "Unnamed: 0"
     return read_table(path, index).rename(columns={index: "barcode"})
 
@@ -144,7 +151,13 @@ def feature_matrix(path: Path, barcodes: Path | None = None, features: Path | No
         A file is missing or damaged, or the counts fail `checked_counts`.
     """
     if path.is_dir():
-        path = _beside(path / "matrix.mtx", ("matrix.mtx",))
+        packed = [path / name for name in ("matrix.mtx.gz", "matrix.mtx") if (path / name).is_file()]
+        if not packed:
+            raise DataError(
+                f"{path} is a folder without matrix.mtx; expected a feature-barcode matrix: give "
+                "filtered_feature_bc_matrix.h5, or the folder of that name"
+            )
+        path = packed[0]
     with reading(path, "a feature-barcode matrix (h5 or mtx)"):
         with path.open("rb") as file:
             magic = file.read(len(_HDF5_MAGIC))
@@ -172,6 +185,12 @@ def _from_mtx(path: Path, barcodes: Path, features: Path) -> Counts:
         barcode = _text_table(barcodes)[0].to_numpy(dtype=object)
     with reading(features, "a table of features (id, symbol, type)"):
         table = _text_table(features)
+    for names, found, number in ((barcodes, barcode, matrix.shape[0]), (features, table[0], matrix.shape[1])):
+        if len(found) == number + 1:
+            raise DataError(
+                f"{names} has {len(found)} lines, the first {found[0]!r}, but {path} {number} of such; expected one "
+                "line each and no header: remove the header, or give both of one run"
+            )
     gene_id = table[0].to_numpy(dtype=object)
     symbol = table[1].to_numpy(dtype=object) if table.shape[1] > 1 else gene_id
     feature_type = table[2].to_numpy(dtype=object) if table.shape[1] > 2 else None
@@ -179,9 +198,26 @@ def _from_mtx(path: Path, barcodes: Path, features: Path) -> Counts:
 
 
 def _text_table(path: Path) -> pd.DataFrame:
+    if foreign_kind(path) is not None:  # text like any other, a web page among them
+        raise ValueError("it is no table")
+    with (gzip.open if is_packed(path) else open)(path, "rt", encoding="utf-8-sig") as file:
+        first, second = (len(line.split("\t")) for line in (file.readline(), file.readline()))
     # NA is a gene's name here. Quotes are characters, except round a whole field, as R writes it.
-    table = pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3, comment=None)
-    return table.apply(lambda column: column.str.replace(r'^"(.*)"$', r"\1", regex=True))
+    table = pd.read_csv(
+        path,
+        sep="\t",
+        header=None,
+        skiprows=int(second == first + 1),  # R's write.table leaves the column of row names out of its header
+        dtype=str,
+        keep_default_na=False,
+        quoting=3,
+        comment=None,
+        compression="gzip" if is_packed(path) else None,
+        encoding="utf-8-sig",
+    )
+    table = table.apply(lambda column: column.str.replace(r'^"(.*)"$', r"\1", regex=True))
+    numbered = table.shape[1] > 1 and (table[0] == [str(k + 1) for k in range(len(table))]).all()
+    return table.iloc[:, 1:].set_axis(range(table.shape[1] - 1), axis=1) if numbered else table
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> Path:

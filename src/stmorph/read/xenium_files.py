@@ -15,6 +15,8 @@ from ..errors import DataError
 from .tables import (
     above_zero,
     check_columns,
+    fields,
+    first_line,
     is_parquet,
     json_object,
     names_of,
@@ -22,11 +24,13 @@ from .tables import (
     read_table,
     reading,
     text_options,
+    with_ids,
 )
 from .transcripts_zarr import whole_array
 
 _AREAS = ("cell_area", "nucleus_area")
-_ROWS = 2_000_000  # transcripts read at a time
+TRANSCRIPT_ROWS = 2_000_000
+"""Transcripts read at a time."""
 _PIXEL_UM = (0.01, 100.0)
 """Between these lies the width of a pixel of any microscope."""
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
@@ -144,7 +148,7 @@ def recount(path: Path, barcode: np.ndarray, features: np.ndarray, least_qv: flo
     total = np.zeros(len(barcode), dtype=np.int64)
     cells, known = pd.Index(barcode), pd.Index(features)
     with reading(path, "a table of transcripts (csv or parquet)"):
-        for part in _transcripts(path):
+        for part in transcript_parts(path, ("cell_id", "feature_name", "qv")):
             name = part["feature_name"]
             codes, distinct = pd.factorize(name)
             distinct = [one.decode() if isinstance(one, bytes) else str(one) for one in distinct]
@@ -156,24 +160,32 @@ def recount(path: Path, barcode: np.ndarray, features: np.ndarray, least_qv: flo
     return total
 
 
-def _transcripts(path: Path) -> Iterator[pd.DataFrame]:
-    columns = ["cell_id", "feature_name", "qv"]
+def transcript_parts(path: Path, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
+    """Give columns of a table of transcripts, parquet (a file, or a folder of parts) or text, some rows at a time.
+
+    Raises
+    ------
+    DataError
+        A column is missing.
+    """
     if is_parquet(path):
         import pyarrow.dataset
 
-        table = pyarrow.dataset.dataset(path, format="parquet")  # a file, or a folder of parts
-        missing = [name for name in columns if name not in table.schema.names]
-        if missing:
-            raise ValueError(f"it has no column {', '.join(missing)}")
-        for batch in table.to_batches(columns=columns, batch_size=_ROWS, batch_readahead=0, fragment_readahead=0):
+        table = pyarrow.dataset.dataset(path, format="parquet")
+        check_columns(pd.DataFrame(columns=table.schema.names), columns, path)
+        for batch in table.to_batches(
+            columns=list(columns), batch_size=TRANSCRIPT_ROWS, batch_readahead=0, fragment_readahead=0
+        ):
             yield batch.to_pandas()
     else:
-        yield from pd.read_csv(path, **text_options(path), usecols=columns, dtype={"cell_id": str}, chunksize=_ROWS)
+        check_columns(pd.DataFrame(columns=fields(first_line(path))), columns, path)
+        yield from pd.read_csv(
+            path, **text_options(path), usecols=columns, dtype={"cell_id": str}, chunksize=TRANSCRIPT_ROWS
+        )
 
 
 def _cells_of_table(path: Path) -> pd.DataFrame:
-    table = read_table(path, "cell_id")
-    return table.reset_index() if table.index.name == "cell_id" else table
+    return with_ids(read_table(path, "cell_id"), "cell_id")
 
 
 def _cells_of_zarr(path: Path) -> pd.DataFrame:
