@@ -1,3 +1,4 @@
+import gzip
 import json
 import pickle
 import struct
@@ -6,21 +7,28 @@ from dataclasses import replace
 
 import anndata
 import h5py
+import matplotlib.path
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 import scipy.sparse
+import scipy.spatial
 from PIL import Image
 
 from stmorph.errors import ConfigError, DataError
-from stmorph.image.pictures import ArrayTiles, JoinedTiles, PatchTiles, fitted
+from stmorph.image.pictures import ArrayTiles, PatchTiles, fitted
 from stmorph.image.source import open_image
 from stmorph.image.windows import WindowOptions
 from stmorph.read import READERS, SlideInfo, read_slide
 from stmorph.read.hest import Options
 from stmorph.read.hest_metadata import patient_key, read_metadata, sample_row, select_samples
 from stmorph.read.hest_totals import compare_totals
-from stmorph.simulate import SimulationOptions, simulate_slide
+from stmorph.read.polygons import CROSSED, FLAT, PARTS
+from stmorph.simulate import SimulationOptions, catalogue, simulate_slide
+from stmorph.simulate.hest_cells import draw_hest_cells, hest_cell_files, write_hest_cells
+from stmorph.simulate.tissue import draw_section
 
 INFO = SlideInfo(dataset="toy", slide="TENX1", platform="HEST", organ="brain", species="simulated", patient="P1")
 KNOWN = replace(INFO, um_per_px=5.0)
@@ -150,21 +158,6 @@ def test_reduction_is_antialiased():
     assert np.abs(reduced.astype(int) - 100).max() <= 5  # picking every eighth pixel would give 0 or 200
 
 
-def test_tiles_of_several_files_are_one_reader(tmp_path):
-    for number, side in enumerate((8, 8, 6)):
-        np.save(
-            tmp_path / f"{number}.npy",
-            np.full((3, side, side, 3), 10 * number, np.uint8) + np.arange(3)[:, None, None, None].astype(np.uint8),
-        )
-    two = [ArrayTiles(tmp_path / f"{number}.npy") for number in (0, 1)]
-    joined = JoinedTiles(two, np.array([1, 0, 1]), np.array([2, 0, 1]))
-    assert joined.read(np.array([2, 0, 1]))[:, 0, 0, 0].tolist() == [11, 12, 0]
-    with pytest.raises(DataError, match=r"two sizes .*0\.npy: 8 px.*2\.npy: 6 px"):
-        JoinedTiles([two[0], ArrayTiles(tmp_path / "2.npy")], np.array([0]), np.array([0]))
-    same = JoinedTiles([two[0], ArrayTiles(tmp_path / "2.npy", size_px=8)], np.array([1]), np.array([0]))
-    assert same.read(np.array([0])).shape == (1, 8, 8, 3)
-
-
 class Patches:
     """A minimal patches file of four units."""
 
@@ -230,7 +223,7 @@ def test_bad_patches(tmp_path):
     with pytest.raises(DataError, match=r"one by one, of the sizes \(6, 6, 3\), \(8, 8, 3\)"):
         PatchTiles(patches.path, ["A"])
     patches.path.write_bytes(b"<html>404</html>")
-    with pytest.raises(DataError, match=r"patches\.h5 cannot be read .*download it again"):
+    with pytest.raises(DataError, match=r"patches\.h5 (cannot be read|is a web page).*download it again"):
         PatchTiles(patches.path, ["A"])
 
 
@@ -372,7 +365,7 @@ def test_bad_h5ad(sample):
     whole = files["counts"].read_bytes()
     for damage in (whole[: len(whole) // 2], b"<html>404</html>"):
         files["counts"].write_bytes(damage)
-        with pytest.raises(DataError, match=r"st\.h5ad cannot be read .*download it again"):
+        with pytest.raises(DataError, match=r"st\.h5ad (cannot be read|is a web page).*download it again"):
             read_slide("hest", files, INFO)
     with h5py.File(files["counts"], "w") as file:
         file["matrix/data"] = [1]
@@ -500,7 +493,7 @@ def test_cells_are_counted_from_transcripts_and_outlined(sample, order, multi):
 def test_cells_do_not_depend_on_how_the_table_is_read(sample, monkeypatch):
     cells = Cells(sample)
     whole = cells.read()
-    monkeypatch.setattr("stmorph.read.hest_cells._ROWS", 7)
+    monkeypatch.setattr("stmorph.read.xenium_files.TRANSCRIPT_ROWS", 7)
     parts = cells.read()
     assert (parts.X != whole.X).nnz == 0 and parts.var.equals(whole.var)
 
@@ -605,7 +598,9 @@ def test_a_zip_of_several_geojson(sample):
     with zipfile.ZipFile(files["nuclei"], "w") as archive:
         archive.writestr("a.geojson", "[]")
         archive.writestr("b.geojson", "[]")
-    fails(sample, r"it holds 2 files \*.geojson, not one", options=Options(unit="cell"), **files)
+    fails(
+        sample, r"it holds 2 files \*.geojson \(a.geojson, b.geojson\), not one", options=Options(unit="cell"), **files
+    )
 
 
 def test_windows_of_hest_cells(sample):
@@ -634,6 +629,299 @@ def test_bad_cells(sample):
     fails(sample, r"t\.parquet has no column qv", options=cell, **files)
     files["transcripts"].write_bytes(files["transcripts"].read_bytes()[:500])
     fails(sample, r"t\.parquet cannot be read", options=cell, **files)
+
+
+# --- cells in every form that HEST has published ----------------------------------------------------------------------
+
+XENIUM = SMALL.model_copy(update={"hest_technology": "Xenium"})
+POOR, FREE = "transcripts of poor quality", "transcripts in no cell"
+
+
+@pytest.fixture(scope="module")
+def known_cells():
+    return draw_hest_cells(draw_section(XENIUM, "TENX1", "P1", 3))
+
+
+def read_cells(files, **roles):
+    more = {role: path if hasattr(path, "exists") else files[path] for role, path in roles.items()}
+    return read_slide("hest", given(files, "patches") | more, INFO, Options(unit="cell"))
+
+
+@pytest.mark.parametrize("kind", ["cells", "xenium_nuclei"])
+@pytest.mark.parametrize("form", ["", "_geojson", "_zip"])
+def test_simulated_cells_come_back_from_every_form(drawn, known_cells, kind, form):
+    slide = read_cells(drawn["Xenium"], transcripts="transcripts", cells=f"{kind}{form}")
+    row = pd.Index(known_cells.cell_id).get_indexer(slide.obs_names)
+    assert (row >= 0).all() and slide.n_obs == (known_cells.counts.sum(axis=1) > 0).sum()
+    column = slide.var_names.get_indexer(catalogue(XENIUM.noise_genes).name)
+    assert (known_cells.counts[row][:, column >= 0] != slide.X[:, column[column >= 0]]).nnz == 0
+    assert slide.X.sum() == known_cells.counts.sum()
+    truth = pd.read_parquet(drawn["Xenium"]["truth_cells"]).set_index("barcode").loc[slide.obs_names]
+    away_px = np.abs(slide.obsm["spatial_um"] - truth[["x_um", "y_um"]]) / XENIUM.um_per_px
+    assert away_px.to_numpy().max() < 0.5
+    rings = known_cells.cell_px if kind == "cells" else known_cells.nucleus_px
+    np.testing.assert_allclose(slide.obsm["boundary_um"] / XENIUM.um_per_px, rings[row], atol=1e-3)
+    rows = known_cells.transcripts
+    good = rows["qv"] >= 20
+    free = good & (rows["cell_id"] == "UNASSIGNED")
+    assert json.loads(slide.uns["stmorph"]["lost"]) == {POOR: int((~good).sum()), FREE: int(free.sum())}
+
+
+@pytest.mark.parametrize("form", ["", "_geojson", "_zip"])
+def test_simulated_nuclei_of_cellvit_come_back_from_every_form(drawn, known_cells, form):
+    slide = read_cells(drawn["Xenium"], transcripts="transcripts", nuclei=f"nuclei{form}")
+    truth = known_cells.truth[["x_um", "y_um"]].to_numpy()
+    away, row = scipy.spatial.cKDTree(truth).query(slide.obsm["spatial_um"])
+    assert away.max() < 0.5 * XENIUM.um_per_px and len(set(row)) == slide.n_obs > 0.95 * len(truth)
+    rows = known_cells.transcripts[known_cells.transcripts["qv"] >= 20]
+    pixel = np.floor(rows[["he_x", "he_y"]].to_numpy()) + 0.5
+    gene = slide.var_names.get_indexer(rows["feature_name"])
+    for i in range(0, slide.n_obs, 60):
+        near = np.abs(pixel - known_cells.nucleus_px[row[i]].mean(axis=0)).max(axis=1) < 30
+        outline = matplotlib.path.Path(known_cells.nucleus_px[row[i]])
+        # Vertices are kept to thousandths: what lies nearer to the outline may be in or out.
+        sides = [gene[near][outline.contains_points(pixel[near], radius=by)] for by in (-2e-3, 2e-3)]
+        least, most = sorted((np.bincount(side, minlength=slide.n_vars) for side in sides), key=np.sum)
+        counts = slide.X[i].toarray().ravel()
+        assert (least <= counts).all() and (counts <= most).all() and counts.sum() > 0
+
+
+def test_the_same_cells_give_the_same_bytes(drawn, known_cells, tmp_path):
+    folder = tmp_path / "TENX1"
+    write_hest_cells(known_cells, folder)
+    files = hest_cell_files(folder)
+    assert len(files) == 11 and set(files) <= set(drawn["Xenium"])
+    for role, path in files.items():
+        assert path.read_bytes() == drawn["Xenium"][role].read_bytes(), role
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_transcripts_may_be_text(sample, packed):
+    cells = Cells(sample)
+    reference, files = cells.read(), cells.write()
+    files["transcripts"] = sample.folder / f"t.csv{'.gz' if packed else ''}"
+    cells.rows.to_csv(files["transcripts"], index=False)
+    slide = sample.read(options=Options(unit="cell"), **files)
+    assert (slide.X != reference.X).nnz == 0 and slide.obs_names.equals(reference.obs_names)
+    np.testing.assert_allclose(slide.obsm["spatial_um"], reference.obsm["spatial_um"])
+
+
+def test_a_gene_without_a_transcript_that_counts_stays_a_gene(sample):
+    cells = Cells(sample)
+    cells.rows.loc[cells.rows.index[0], ["feature_name", "qv"]] = "RARE", 3.0
+    slide = cells.read()
+    assert "RARE" in slide.var_names and slide[:, "RARE"].X.sum() == 0
+
+
+@pytest.mark.parametrize("none", ["UNASSIGNED", None, -1, 0])
+def test_transcripts_of_no_cell(sample, none):
+    cells = Cells(sample)
+    cells.rows["cell_id"] = pd.Series([none] * len(cells.rows), index=cells.rows.index)
+    number, good = len(cells.rows), int((cells.rows["qv"] >= 20).sum())
+    says = f"t.parquet has no transcript of quality 20 or more in a cell .{number} transcripts, {good} of that quality"
+    fails(sample, says, options=Options(unit="cell"), **cells.write())
+    fails(sample, says, options=Options(unit="cell"), **{"transcripts": cells.write()["transcripts"]})
+    cells.rows[["he_x", "he_y"]] = 0.5
+    nuclei = {"transcripts": cells.write()["transcripts"], "nuclei": cells.write()["cells"]}
+    fails(sample, says, options=Options(unit="cell"), **nuclei)
+    cells.rows = cells.rows[:0]
+    fails(sample, "of quality 20 or more in a cell .0 transcripts", options=Options(unit="cell"), **cells.write())
+
+
+def test_transcripts_without_a_place_count_in_their_cell(sample):
+    cells = Cells(sample)
+    mine = cells.rows.index[cells.rows["cell_id"] == cells.name[3]]
+    cells.rows.loc[mine[:2], "he_x"] = np.nan
+    assert np.array_equal(cells.read().X.toarray(), cells.counts)
+    cells.rows.loc[mine, "he_y"] = np.nan
+    assert np.array_equal(cells.read().X.toarray(), cells.counts)
+    slide = cells.read("cells")
+    assert cells.name[3] not in slide.obs_names and json.loads(slide.uns["stmorph"]["lost"])["no position"] == 1
+
+
+def outlined(cells, form):
+    """Write the outlines in a form; return the files."""
+    files = cells.write()
+    if form == "parquet":
+        return files
+    content = features(cells.rings[::2], cells.rings[1::2])
+    if form == "geojson with ids":
+        content = [
+            {
+                "geometry": {"type": "Polygon", "coordinates": [np.asarray(ring).tolist()]},
+                "properties": {"cell_id": one},
+            }
+            for ring, one in zip(cells.rings, cells.name)
+        ]
+        content = {"type": "FeatureCollection", "features": content}
+    files["cells"] = sample_file = cells.sample.folder / "seg.geojson"
+    sample_file.write_text(json.dumps(content))
+    if form == "zip":
+        files["cells"] = cells.sample.folder / "seg.geojson.zip"
+        with zipfile.ZipFile(files["cells"], "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(sample_file, "__MACOSX/._seg.geojson")
+            archive.write(sample_file, "TENX1_xenium_cell_seg.geojson")
+    if form == "gzip":
+        files["cells"].write_bytes(gzip.compress(b"\xef\xbb\xbf" + sample_file.read_bytes()))
+    return files
+
+
+FORMS = ["parquet", "geojson", "geojson with ids", "zip", "gzip"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_odd_outlines_are_mended_or_lost_and_counted(sample, form):
+    """A line, a bow tie, nothing at all; the counts of the others stay what they were."""
+    cells = Cells(sample)
+    place = cells.xy
+    cells.rings[2] = place[2] + np.array([(-3.0, 0), (3, 0), (-3, 0)])
+    cells.rings[5] = place[5] + 4 * np.array([(-1.0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
+    slide = sample.read(options=Options(unit="cell"), **outlined(cells, form))
+    kept = [name for k, name in enumerate(cells.name) if k != 2]
+    assert slide.obs_names.tolist() == kept
+    assert np.array_equal(slide.X.toarray(), np.delete(cells.counts, 2, axis=0))
+    np.testing.assert_allclose(slide.obsm["spatial_um"], np.delete(place, 2, axis=0) * 5.0)
+    np.testing.assert_allclose(slide.obs["cell_area_um2"], 64 * 25.0)  # the hull of the bow tie too
+    reasons = json.loads(slide.uns["stmorph"]["lost"])
+    assert (reasons[FLAT], reasons[CROSSED], reasons["no position"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_outline_with_a_coordinate_that_is_no_number(sample, form, value):
+    cells = Cells(sample)
+    cells.rings[4][1, 0] = value
+    called = "cell 'cell04-1'" if form in ("parquet", "geojson with ids") else r"polygon 3"
+    fails(
+        sample,
+        f"the outline of {called} has a coordinate that is no number",
+        options=Options(unit="cell"),
+        **outlined(cells, form),
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_outlines_with_exchanged_axes(sample, form):
+    cells = Cells(sample)
+    cells.rings = [ring[:, ::-1] for ring in cells.rings]
+    says = "the axes look swapped" if form in ("parquet", "geojson with ids") else "has no ids, and the transcripts"
+    fails(sample, says, options=Options(unit="cell"), **outlined(cells, form))
+
+
+def test_outlines_of_another_sample(sample):
+    cells = Cells(sample)
+    cells.rings = [ring + np.array([0, 60]) for ring in cells.rings]
+    says = "cell 'cell11-1' is outlined around .90, 140. px, and .* has its transcripts around .90, 80. .12 of 12 cells"
+    fails(sample, says, options=Options(unit="cell"), **outlined(cells, "parquet"))
+    fails(sample, "of a cell in an outline are none", options=Options(unit="cell"), **outlined(cells, "geojson"))
+
+
+@pytest.mark.parametrize("role", ["cells", "nuclei"])
+def test_a_truncated_zip(sample, role):
+    files = outlined(Cells(sample), "zip")
+    files[role] = files.pop("cells")
+    whole = files[role].read_bytes()
+    for damaged in (
+        whole[: len(whole) // 2],
+        whole[: len(whole) * 6 // 10] + bytes(20) + whole[len(whole) * 6 // 10 + 20 :],
+    ):
+        files[role].write_bytes(damaged)
+        fails(sample, "seg.geojson.zip cannot be read .* download it again", options=Options(unit="cell"), **files)
+
+
+@pytest.mark.parametrize("role", ["cells", "nuclei"])
+def test_files_of_polygons_without_one(sample, role):
+    files = {"transcripts": Cells(sample).write()["transcripts"], role: sample.folder / "x.parquet"}
+
+    def wrong(says):
+        fails(sample, says, options=Options(unit="cell"), **files)
+
+    pd.DataFrame({"geometry": pd.Series([], dtype=object)}).to_parquet(files[role])
+    wrong("it holds no polygon")
+    flat = np.array([(1.0, 1), (2, 2), (1, 1)])
+    pd.DataFrame({"geometry": [wkb(flat), struct.pack("<BII", 1, 3, 0), None]}).to_parquet(files[role])
+    wrong("it holds 3 polygons, none with an area")
+    files[role] = sample.folder / "x.geojson"
+    files[role].write_text('{"type": "Polygon", "coordinates": []}')
+    wrong("it is a GeoJSON Polygon, not a FeatureCollection")
+    files[role].write_bytes(b"")
+    with pytest.raises(DataError, match=r"x.geojson.* is empty \(0 bytes\); download it again"):
+        sample.read(options=Options(unit="cell"), **files)
+
+
+def test_ids_of_outlines_that_are_none(sample):
+    cells = Cells(sample)
+    files = outlined(cells, "geojson with ids")
+    content = json.loads(files["cells"].read_text())
+
+    def wrong(says, change):
+        one = json.loads(json.dumps(content))
+        change(one["features"])
+        files["cells"].write_text(json.dumps(one))
+        fails(sample, says, options=Options(unit="cell"), **files)
+
+    def put(value):
+        return lambda found: found[3]["properties"].update(cell_id=value)
+
+    wrong("names 1 cells more than once, first 'cell00-1'", put("cell00-1"))
+    wrong("1 of 12 polygons have no cell_id", put(None))
+    wrong("a cell_id is 1.5, neither a whole number nor text", put(1.5))
+    wrong("a cell_id is '', neither", put(""))
+    wrong("a feature has 1 polygons and 2 cell_id", put(["a", "b"]))
+
+    def scattered(found):
+        found[3]["geometry"] = {"type": "MultiPolygon", "coordinates": [found[3]["geometry"]["coordinates"]] * 60}
+
+    wrong("a feature has 60 polygons and one cell_id, 'cell03-1'", scattered)
+
+
+def test_a_cell_in_parts_has_the_outline_of_its_largest(sample):
+    cells = Cells(sample)
+    reference, files = cells.read(), outlined(cells, "geojson with ids")
+    content = json.loads(files["cells"].read_text())
+    shape = content["features"][3]["geometry"]
+    crumb = (cells.xy[3] + [[4, 4], [5, 4], [5, 5]]).tolist()
+    content["features"][3]["geometry"] = {"type": "MultiPolygon", "coordinates": [[crumb], shape["coordinates"]]}
+    files["cells"].write_text(json.dumps(content))
+    slide = sample.read(options=Options(unit="cell"), **files)
+    np.testing.assert_allclose(slide.obsm["boundary_um"], reference.obsm["boundary_um"])
+    assert json.loads(slide.uns["stmorph"]["lost"])[PARTS] == 1
+
+
+@pytest.mark.parametrize("name", ["cell_id", "__index_level_0__"])
+def test_ids_in_a_column_of_the_parquet(sample, name):
+    """As programs other than pandas write what was the index."""
+    cells = Cells(sample)
+    reference, files = cells.read(), cells.write()
+    shapes = {"geometry": [wkb(ring) for ring in cells.rings], name: cells.name}
+    pyarrow.parquet.write_table(pyarrow.table(shapes), files["cells"])
+    slide = sample.read(options=Options(unit="cell"), **files)
+    assert slide.obs_names.equals(reference.obs_names) and (slide.X != reference.X).nnz == 0
+
+
+def test_the_order_of_outlines_without_ids_does_not_matter(sample):
+    cells = Cells(sample)
+    cells.name = [str(k + 1) for k in range(12)]  # as Onboard Analysis 1 numbers them: not the order of the file
+    cells.rows["cell_id"] = cells.rows["cell_id"].map(
+        {f"cell{k:02d}-1": str(k + 1) for k in range(12)} | {"UNASSIGNED": "UNASSIGNED"}
+    )
+    reference = cells.read()
+    files = cells.write()
+    files["cells"] = sample.folder / "seg.geojson"
+    files["cells"].write_text(json.dumps(features(cells.rings[::-1])))
+    slide = sample.read(options=Options(unit="cell"), **files)
+    assert slide.obs_names.equals(reference.obs_names) and (slide.X != reference.X).nnz == 0
+    np.testing.assert_allclose(slide.obsm["spatial_um"], reference.obsm["spatial_um"])
+
+
+def test_outlines_of_no_cell_are_counted(sample):
+    cells = Cells(sample)
+    files = cells.write()
+    files["cells"] = sample.folder / "seg.geojson"
+    square = np.array([(100.0, 100), (110, 100), (110, 110), (100, 110), (100, 100)])
+    files["cells"].write_text(json.dumps(features([*cells.rings, square])))
+    slide = sample.read(options=Options(unit="cell"), **files)
+    assert slide.n_obs == 12 and json.loads(slide.uns["stmorph"]["lost"])["outlines of no cell"] == 1
 
 
 # --- the table of samples ---------------------------------------------------------------------------------------------

@@ -211,6 +211,12 @@ XENIUM = DATASET | {
     "files": {"counts": "{slide}/c.h5", "cells": "{slide}/cells.parquet", "image": "{slide}/he.tif"},
     "simulate": {"platform": "xenium"},
 }
+VISIUM_HD = XENIUM | {
+    "reader": "visium_hd",
+    "files": {"counts": "{slide}/c.h5", "cells": "{slide}/cells.geojson", "image": "{slide}/he.tif"},
+    "simulate": {"platform": "visium_hd", "space_ranger": 4},
+    "reader_options": {"windows": {"fov_um": 64, "step_um": 39}},
+}
 
 
 @pytest.mark.parametrize(
@@ -224,6 +230,15 @@ XENIUM = DATASET | {
         ),
         (XENIUM | {"reader_options": {"windows": {"fov_um": 64, "step_um": 39}}}, None),
         (XENIUM | {"reader_options": {"windows": {"fov_um": 64, "stepp_um": 39}}}, "stepp_um: unknown key"),
+        (VISIUM_HD, None),
+        (
+            VISIUM_HD | {"files": {**VISIUM_HD["files"], "positions": "{slide}/p.parquet"}},
+            "reader 'visium_hd' needs one of the roles 'positions' and 'cells', not both",
+        ),
+        (
+            VISIUM_HD | {"files": {"counts": "{slide}/c.h5", "image": "{slide}/he.tif"}},
+            "reader 'visium_hd' needs one of the roles 'positions' and 'cells', not none of them",
+        ),
     ],
 )
 def test_a_study_of_cells_needs_windows_as_large_as_its_tiles(tmp_path, monkeypatch, dataset, says):

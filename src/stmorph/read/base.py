@@ -69,6 +69,7 @@ class Reader:
     """Reads one platform's files.
 
     roles: what each file is to the reader -> whether it must be given. Every reader has the role `image`.
+    either: two roles of which one must be given and not both; empty: none such.
     read: (files by role, what the configuration says, options) -> AnnData of the units that have a position, lie in
     tissue and have counts, sorted by barcode:
     X CSR int32 raw counts [n, G]; obs array_row, array_col, in_tissue; obsm['spatial_px'] float64 [n, 2], x and y in
@@ -88,4 +89,5 @@ class Reader:
     read: Callable[[dict[str, Path], SlideInfo, ReaderOptions], "anndata.AnnData"]
     Options: type[ReaderOptions] = ReaderOptions
     channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    either: tuple[str, ...] = ()
     no_slide: str = ""

@@ -22,11 +22,10 @@ from ..errors import ConfigError, DataError
 from ..image.windows import WindowOptions
 from .base import Reader, ReaderOptions, SlideInfo
 from .h5ad import AnnDataParts, anndata_parts, counts_of
-from .hest_cells import cell_outlines, count_cells
+from .hest_cells import placed_cells
 from .hest_metadata import SPECIES, read_metadata, sample_row
 from .hest_patches import patch_barcodes
 from .join import join, suffix_hint
-from .nuclei import read_nuclei
 from .polygons import padded
 from .tables import flags
 
@@ -105,15 +104,10 @@ def _cells(files: dict[str, Path], row: pd.Series | None, info: SlideInfo, optio
             f"slide {info.slide} of {info.dataset} has the files cells and nuclei, which are two sets of cells; "
             "expected one of them: leave the other out"
         )
-    nuclei = read_nuclei(files["nuclei"]) if "nuclei" in files else None
-    counts, positions = count_cells(files["transcripts"], options.least_qv, nuclei)
-    placed = files["transcripts"]
-    if nuclei is not None:
-        placed, positions = files["nuclei"], nuclei.outlines()
-    elif "cells" in files:
-        placed, positions = files["cells"], cell_outlines(files["cells"])
+    counts, positions, placed, lost = placed_cells(files, options.least_qv)
     positions = positions.assign(in_tissue=True, array_row=0, array_col=0)
     adata = join(counts, positions, placed, np.zeros((len(positions), 2)))
+    adata.uns["lost"] |= {reason: number for reason, number in lost.items() if number}
     adata.uns["unit"] = "cell"
     if row is not None and row["pixel_size_um_estimated"] > 0:
         adata.uns["um_per_px"] = float(row["pixel_size_um_estimated"])

@@ -1,8 +1,9 @@
 """Cells of HEST-1k's Xenium samples: counted from `transcripts/<id>_transcripts.parquet`, outlined by `xenium_seg/`.
 
-`st/<id>.h5ad` holds pseudo-spots alone. The transcripts are Xenium's own table with he_x and he_y, pixels of the image;
-`xenium_seg/<id>_xenium_cell_seg.parquet` is a GeoParquet of polygons in the same pixels, indexed by cell_id. Nuclei
-that CellViT found in the image (`cellvit_seg/`) are other cells: a transcript is in the one that it lies in.
+`st/<id>.h5ad` holds pseudo-spots alone. The transcripts are Xenium's own table with he_x and he_y, pixels of the image.
+`xenium_seg/<id>_xenium_cell_seg` and `..._nucleus_seg` hold polygons in the same pixels: as parquet with the ids of
+cells, as `.geojson` or `.geojson.zip` without (`outline_names`). Nuclei that CellViT found in the image, in
+`cellvit_seg/`, are other cells: a transcript is in the one that it lies in.
 """
 
 from pathlib import Path
@@ -13,23 +14,65 @@ import scipy.sparse
 
 from ..errors import DataError
 from .counts import Counts, checked_counts
-from .nuclei import Nuclei
-from .polygons import centroid, read_polygons
-from .tables import check_columns, names_of, reading
+from .nuclei import Nuclei, read_nuclei
+from .outline_names import check_places, name_outlines
+from .polygons import read_polygons
+from .tables import names_of, reading
+from .xenium_files import transcript_parts
 
 _COLUMNS = ("cell_id", "feature_name", "qv", "he_x", "he_y")
-_ROWS = 2_000_000  # transcripts read at a time
 NO_CELL = ("UNASSIGNED", "-1", "0", "")
 """What Onboard Analysis calls a transcript's cell where it has none; cells are numbered from 1."""
 
 
-def count_cells(path: Path, least_qv: float, nuclei: Nuclei | None = None) -> tuple[Counts, pd.DataFrame]:
+def placed_cells(files: dict[str, Path], least_qv: float) -> tuple[Counts, pd.DataFrame, Path, dict[str, int]]:
+    """Return a sample's cells: counts; positions; the file that places them; and what was lost, by reason.
+
+    Parameters
+    ----------
+    files
+        `transcripts`; `cells` (outlines of the table's own cells) or `nuclei` (other cells), or neither: then a cell
+        lies where its transcripts lie on average.
+    least_qv
+        Least quality of a transcript that counts.
+
+    Returns
+    -------
+    Counts, pandas.DataFrame, Path, dict
+        Positions are indexed by cell: x_px, y_px and, where there are outlines or a label image, area_px2 and polygon.
+
+    Raises
+    ------
+    DataError
+        A file is damaged, outlines name a cell twice or lie elsewhere than the transcripts, or as `count_cells`.
+    """
+    path = files["transcripts"]
+    if "nuclei" in files:
+        nuclei = read_nuclei(files["nuclei"])
+        counts, _, lost = count_cells(path, least_qv, nuclei)
+        positions = nuclei.outlines()
+        covered = nuclei.number - len(positions)
+        return counts, positions, files["nuclei"], lost | nuclei.odd | {"nuclei without a pixel of their own": covered}
+    counts, places, lost = count_cells(path, least_qv)
+    if "cells" not in files:
+        return counts, places[places.notna().all(axis=1)], path, lost
+    polygons = read_polygons(files["cells"])
+    names = None if polygons.named else name_outlines(polygons, path, NO_CELL)
+    outlines = polygons.table(names)
+    unnamed = 0 if names is None else sum(ring is not None for ring in polygons.ring) - len(outlines)
+    check_places(outlines, places, files["cells"], path)
+    return counts, outlines, files["cells"], lost | polygons.odd | {"outlines of no cell": unnamed}
+
+
+def count_cells(
+    path: Path, least_qv: float, nuclei: Nuclei | None = None
+) -> tuple[Counts, pd.DataFrame, dict[str, int]]:
     """Count the transcripts of each cell.
 
     Parameters
     ----------
     path
-        `transcripts/<id>_transcripts.parquet`.
+        `transcripts/<id>_transcripts.parquet`, or the same columns as text.
     least_qv
         Least quality of a transcript that counts.
     nuclei
@@ -38,25 +81,27 @@ def count_cells(path: Path, least_qv: float, nuclei: Nuclei | None = None) -> tu
     Returns
     -------
     Counts
-        Cells with at least one transcript, in the order of their names; control features among the genes are flagged.
+        Cells with at least one transcript, in the order of their names; of every gene that the table names; control
+        features are flagged.
     pandas.DataFrame
-        Indexed by cell: x_px, y_px, the mean place of its transcripts.
+        Indexed by cell: x_px, y_px, the mean place of its transcripts; NaN where none has a place.
+    dict
+        How many transcripts count in no cell, by reason.
 
     Raises
     ------
     DataError
         The file is damaged, lacks a column, or no transcript lies in a cell; or as `checked_counts`.
     """
-    import pyarrow.parquet
-
     cells, genes = _Numbered(), _Numbered()
-    total, place = scipy.sparse.csr_matrix((0, 0), dtype=np.int64), np.zeros((0, 2))
-    with reading(path, "a table of transcripts (parquet)"):
-        table = pyarrow.parquet.ParquetFile(path)
-        check_columns(pd.DataFrame(columns=table.schema_arrow.names), _COLUMNS, path)
-        for batch in table.iter_batches(_ROWS, columns=list(_COLUMNS)):
-            part = batch.to_pandas()
-            part = part[part["qv"] >= least_qv]
+    total, place = scipy.sparse.csr_matrix((0, 0), dtype=np.int64), np.zeros((0, 3))
+    rows = good = counted = 0
+    with reading(path, "a table of transcripts (parquet or text)"):
+        for part in transcript_parts(path, _COLUMNS):
+            rows += len(part)
+            genes.of(part["feature_name"].to_numpy())  # also those of which no transcript counts
+            part = part[pd.to_numeric(part["qv"]) >= least_qv]
+            good += len(part)
             if nuclei is None:
                 part = part[part["cell_id"].notna()]
                 name = names_of(part["cell_id"], path)
@@ -66,24 +111,28 @@ def count_cells(path: Path, least_qv: float, nuclei: Nuclei | None = None) -> tu
                 codes, distinct = pd.factorize(label)
                 name, inside = nuclei.names(distinct)[codes], label > 0
             row, column = cells.of(name[inside]), genes.of(part["feature_name"].to_numpy()[inside])
+            counted += len(row)
             shape = len(cells.number), len(genes.number)
             total.resize(shape)
             total = total + scipy.sparse.csr_matrix((np.ones(len(row), np.int64), (row, column)), shape=shape)
             there = part.loc[inside, ["he_x", "he_y"]].to_numpy(np.float64)
-            sums = [np.bincount(row, axis, minlength=shape[0]) for axis in there.T]
+            known = np.isfinite(there).all(axis=1)
+            sums = [np.bincount(row[known], axis, minlength=shape[0]) for axis in (*there[known].T, None)]
             place = np.pad(place, ((0, shape[0] - len(place)), (0, 0))) + np.stack(sums, axis=1)
     if not total.nnz:
         raise DataError(
-            f"{path} has no transcript of quality {least_qv:g} or more in a cell; expected some: lower least_qv, or "
-            "give another file"
+            f"{path} has no transcript of quality {least_qv:g} or more in a cell ({rows} transcripts, {good} of that "
+            "quality); expected some: lower least_qv, or give another file"
         )
     row, column = cells.sorted(), genes.sorted()
     total, place = total[row][:, column], place[row]
     index = pd.Index(np.array(list(cells.number), dtype=object)[row], dtype=object, name="barcode")
     names = np.array(list(genes.number), dtype=object)[column]
-    centre = place / np.asarray(total.sum(axis=1)).reshape(-1, 1)
+    with np.errstate(invalid="ignore"):
+        centre = place[:, :2] / place[:, 2:]
     positions = pd.DataFrame({"x_px": centre[:, 0], "y_px": centre[:, 1]}, index=index)
-    return checked_counts(path, total, index.to_numpy(), names, names), positions
+    lost = {"transcripts of poor quality": rows - good, "transcripts in no cell": good - counted}
+    return checked_counts(path, total, index.to_numpy(), names, names), positions, lost
 
 
 class _Numbered:
@@ -100,30 +149,6 @@ class _Numbered:
     def sorted(self) -> np.ndarray:
         names = list(self.number)
         return np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
-
-
-def cell_outlines(path: Path) -> pd.DataFrame:
-    """Return the cells of a file of polygons (as `read_polygons`), indexed by id.
-
-    Columns: x_px, y_px (centroid), area_px2, polygon (float64 [V, 2], the outer ring).
-
-    Raises
-    ------
-    DataError
-        The file is damaged, has no geometry or a geometry that is no polygon, or names a cell twice.
-    """
-    names, rings = read_polygons(path)
-    index = pd.Index(names, dtype=object, name="barcode")
-    twice = index.duplicated()
-    if twice.any():
-        raise DataError(
-            f"{path} names {int(twice.sum())} cells more than once, first {index[twice][0]!r}; expected one polygon a "
-            "cell: download it again"
-        )
-    measured = np.array([centroid(ring) for ring in rings]).reshape(-1, 3)
-    outlines = pd.DataFrame(measured, columns=["x_px", "y_px", "area_px2"], index=index)
-    outlines["polygon"] = pd.Series(rings, index=index, dtype=object)
-    return outlines
 
 
 def _text(value: object) -> str:

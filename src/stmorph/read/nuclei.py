@@ -6,15 +6,15 @@ either's, and it is dropped and counted (the paper filters "overlapping barcodes
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from ..errors import DataError
-from .polygons import is_polygons, read_polygons
+from ..errors import DataError, reason_of
+from .polygons import Polygons, is_polygons, read_polygons
 from .tables import reading
 
 STRIP = 2048
@@ -29,7 +29,8 @@ class Nuclei:
 
     area_px: int64 [L + 1] pixels of each label; centre_px: float64 [L + 1, 2] x, y, NaN for labels that do not occur.
     number: how many nuclei there are. rings: of label i + 1 its outline, float64 [V, 2], where the file gives outlines;
-    then `labels` reach as far as the nuclei do, which may be less than the image.
+    then `labels` reach as far as the nuclei do, which may be less than the image. odd: {what: number} of outlines that
+    were left out or mended.
     """
 
     path: Path
@@ -37,7 +38,8 @@ class Nuclei:
     area_px: np.ndarray
     centre_px: np.ndarray
     number: int
-    rings: list[np.ndarray] | None = None
+    rings: list[np.ndarray | None] | None = None
+    odd: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
     def names(label: np.ndarray) -> np.ndarray:
@@ -55,8 +57,9 @@ class Nuclei:
         return table
 
     def at(self, xy_px: np.ndarray) -> np.ndarray:
-        """Return the label under each position, int64 [n], of x and y in pixels [n, 2]; 0 beyond the labels."""
-        column, row = np.floor(xy_px).astype(np.int64).T
+        """Return the label under each position, int64 [n], of x and y in pixels [n, 2]; 0 beyond the labels, of NaN."""
+        known = np.isfinite(xy_px).all(axis=1)
+        column, row = np.floor(np.where(known[:, None], xy_px, -1)).astype(np.int64).T
         inside = (row >= 0) & (column >= 0) & (row < self.labels.shape[0]) & (column < self.labels.shape[1])
         found = np.zeros(len(xy_px), dtype=np.int64)
         found[inside] = self.labels[row[inside], column[inside]]
@@ -74,7 +77,7 @@ def read_nuclei(path: Path) -> Nuclei:
     with reading(path, "a label image of nuclei (tif, npy or npz) or their polygons (parquet, geojson or its zip)"):
         polygons = is_polygons(path)
     if polygons:
-        return _drawn(path, read_polygons(path)[1])
+        return drawn(read_polygons(path))
     with reading(path, "a label image of nuclei (tif, npy or npz)"):
         labels = _open(path)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
@@ -99,12 +102,22 @@ def read_nuclei(path: Path) -> Nuclei:
     return Nuclei(path, labels, area, centre, int((area[1:] > 0).sum()))
 
 
-def _drawn(path: Path, rings: list[np.ndarray]) -> Nuclei:
-    """Return nuclei from their outlines: label i + 1 are the pixels whose centres lie in ring i and in no later one."""
+def drawn(polygons: Polygons) -> Nuclei:
+    """Return nuclei from their outlines: label i + 1 are the pixels whose centres lie in ring i and in no later one.
+
+    A nucleus's centre is its outline's, whatever of it lies under another.
+
+    Raises
+    ------
+    DataError
+        The outlines lie where no image is, or there is no room to draw them.
+    """
     from skimage.draw import polygon
 
-    low = np.min([ring.min(axis=0) for ring in rings], axis=0)
-    width, height = (int(n) for n in np.ceil(np.max([ring.max(axis=0) for ring in rings], axis=0)))
+    path, rings = polygons.path, polygons.ring
+    there = [ring for ring in rings if ring is not None]
+    low = np.min([ring.min(axis=0) for ring in there], axis=0)
+    width, height = (int(n) for n in np.ceil(np.max([ring.max(axis=0) for ring in there], axis=0)))
     if low.max() < -1 or min(width, height) < 1 or max(width, height) > 2**20:
         raise DataError(
             f"{path} has polygons from ({low[0]:.0f}, {low[1]:.0f}) to ({width}, {height}) px; expected them in the "
@@ -112,8 +125,11 @@ def _drawn(path: Path, rings: list[np.ndarray]) -> Nuclei:
         )
     labels = _empty_labels(path, height, width)
     for number, ring in enumerate(rings, 1):
-        labels[polygon(ring[:, 1] - 0.5, ring[:, 0] - 0.5, labels.shape)] = number
-    return Nuclei(path, labels, *_centres(labels, len(rings)), len(rings), rings)
+        if ring is not None:
+            labels[polygon(ring[:, 1] - 0.5, ring[:, 0] - 0.5, labels.shape)] = number
+    area = _centres(labels, len(rings))[0]
+    centre = np.concatenate([np.full((1, 2), np.nan), polygons.measured[:, :2]])
+    return Nuclei(path, labels, area, centre, len(there), rings, polygons.odd)
 
 
 def _empty_labels(path: Path, height: int, width: int) -> np.ndarray:
@@ -136,7 +152,13 @@ def _open(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise DataError(
+                f"{path} cannot be read ({reason_of(error)}); expected a label image of nuclei: the file is truncated, "
+                "download it again or write it again"
+            ) from error
     if magic[:2] == b"PK":
         with np.load(path, allow_pickle=False) as arrays:
             if len(arrays.files) != 1:

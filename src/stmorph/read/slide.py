@@ -128,6 +128,12 @@ def _checked_files(reader: Reader, files: dict[str, Path], info: SlideInfo) -> d
         roles = ", ".join(role if required else f"{role} (optional)" for role, required in reader.roles.items())
         raise ConfigError(f"{name} {found}; expected a file for {roles}")
     given = {role: Path(path) for role, path in files.items() if path is not None}
+    if reader.either and len(given.keys() & set(reader.either)) != 1:
+        both = reader.either[0] in given
+        raise ConfigError(
+            f"{name} has {'the files' if both else 'none of the files'} {' and '.join(reader.either)}; expected one of "
+            f"them: {'leave one out' if both else 'name one'}"
+        )
     for role, path in given.items():
         with reading(path, f"the {role} of {name}"):
             size = path.stat().st_size if path.is_file() else None

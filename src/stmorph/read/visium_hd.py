@@ -1,10 +1,11 @@
-"""10x Genomics Visium HD: square bins, as they are, summed to pseudo-spots, or summed to nuclei.
+"""10x Genomics Visium HD: square bins, as they are, summed to pseudo-spots, or summed to nuclei; or segmented cells.
 
 Space Ranger 3 and later write `binned_outputs/square_002um`, `square_008um`, `square_016um`, each with
 `filtered_feature_bc_matrix.h5`, `raw_feature_bc_matrix.h5` and `spatial/` (`tissue_positions.parquet`,
 `scalefactors_json.json`). A bin's barcode says its size and place: `s_002um_00437_00602-1` is row 437, column 602 of
 the array of 2 um bins. Positions list every bin of the array, in tissue or not, also those beyond the image. Files with
-other barcodes are read by the positions' array_row and array_col.
+other barcodes are read by the positions' array_row and array_col. Space Ranger 4 also writes `segmented_outputs`, whose
+cells have counts of their own (`segmented_cells`).
 """
 
 import math
@@ -27,6 +28,7 @@ from .grid import Grid
 from .join import join
 from .nuclei import read_nuclei, sum_by_nucleus
 from .polygons import padded
+from .segmented_cells import segmented_cells
 from .visium import feature_matrix, tissue_positions
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class VisiumHDOptions(ReaderOptions):
     """Which bins the files must hold, and what is made of them.
 
     bin_um: checked against barcodes and scale factors; None: as they say. pool: None: no pseudo-spots.
-    windows: of nuclei: None: the units are cells; else windows that slide over them (`WindowOptions`).
+    windows: of nuclei or cells: None: the units are cells; else windows that slide over them (`WindowOptions`).
     """
 
     bin_um: Annotated[float, Field(gt=0)] | None = None
@@ -66,7 +68,7 @@ class VisiumHDOptions(ReaderOptions):
     @model_validator(mode="after")
     def _one_unit(self) -> "VisiumHDOptions":
         if self.pool is not None and self.windows is not None:
-            raise ValueError("pool makes pseudo-spots and windows are of nuclei; give one of them")
+            raise ValueError("pool makes pseudo-spots and windows are of cells; give one of them")
         return self
 
 
@@ -93,10 +95,14 @@ def _read(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> 
             f"slide {info.slide} of {info.dataset}: reader_options asks for pseudo-spots, and files names nuclei; "
             "expected one of them: remove `pool`, or the file of nuclei"
         )
+    if "cells" in files:
+        _check_segmented(files, info, options)
+        return segmented_cells(files, info)
     if options.windows is not None and "nuclei" not in files:
         raise ConfigError(
-            f"slide {info.slide} of {info.dataset}: reader_options asks for windows of cells, and files names no "
-            "nuclei; expected the label image that makes cells of bins: name it, or remove `windows`"
+            f"slide {info.slide} of {info.dataset}: reader_options asks for windows of cells, and files names neither "
+            "nuclei nor cells; expected the label image that makes cells of bins, or segmented cells: name one, or "
+            "remove `windows`"
         )
     bins = _read_bins(files, info, options)
     if options.pool is not None:
@@ -117,6 +123,16 @@ def _read(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> 
     return adata
 
 
+def _check_segmented(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> None:
+    of_bins = [name for name in ("pool", "bin_um") if getattr(options, name) is not None]
+    if of_bins or "nuclei" in files:
+        found = f"reader_options sets {' and '.join(of_bins)}" if of_bins else "files names nuclei"
+        raise ConfigError(
+            f"slide {info.slide} of {info.dataset}: files names segmented cells, which have their own counts, and "
+            f"{found}, which is for bins; expected one of them: remove it, or `cells`"
+        )
+
+
 def _read_bins(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions) -> _Bins:
     import pyarrow
 
@@ -134,9 +150,18 @@ def _read_bins(files: dict[str, Path], info: SlideInfo, options: VisiumHDOptions
 
 
 VISIUM_HD = Reader(
-    roles={"counts": True, "positions": True, "image": True, "scalefactors": False, "nuclei": False, "dapi": False},
+    roles={
+        "counts": True,
+        "positions": False,
+        "cells": False,
+        "image": True,
+        "scalefactors": False,
+        "nuclei": False,
+        "dapi": False,
+    },
+    either=("positions", "cells"),
     read=_read,
-    channels={"dapi": ("dapi",), "cell_mask": ("nuclei",)},
+    channels={"dapi": ("dapi",), "cell_mask": ("cells", "nuclei")},
     Options=VisiumHDOptions,
 )
 
@@ -215,11 +240,15 @@ def _cells(bins: _Bins, mask: Path, info: SlideInfo) -> "anndata.AnnData":
         )
     xy = positions[["x_px", "y_px"]].to_numpy()[use]
     cells = sum_by_nucleus(counts.matrix[row[use]], xy, array.axes, nuclei, ~counts.var["control"].to_numpy())
-    lost = cells.lost | {
-        "bins not in tissue": int((~in_tissue).sum()),
-        "bins without counts": int((in_tissue & (row < 0)).sum()),
-        "bins without position": without_position,
-    }
+    lost = (
+        cells.lost
+        | nuclei.odd
+        | {
+            "bins not in tissue": int((~in_tissue).sum()),
+            "bins without counts": int((in_tissue & (row < 0)).sum()),
+            "bins without position": without_position,
+        }
+    )
     centre = nuclei.centre_px[cells.label]
     place = np.rint(array.places(centre)).astype(np.int64)
     um_per_px = info.um_per_px or (math.nan if bins.size_um is None else bins.size_um / array.pitch_px)

@@ -1,7 +1,8 @@
 """HEST-1k's own layout: `st/<id>.h5ad`, `wsis/<id>.tif`, `patches/<id>.h5`, `metadata/<id>.json`, the table of samples.
 
 The id is the name of the slide's folder. Visium is written as measured; Xenium and Visium HD as HEST pools them: square
-pseudo-spots side by side, the empty ones left out. The patches are shuffled, as joining by barcode demands.
+pseudo-spots side by side, the empty ones left out. The patches are shuffled, as joining by barcode demands. Xenium also
+has its cells (`hest_cells`), whose molecules are drawn apart from those of the pseudo-spots.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from ..files import whole
 from ..image.pictures import fitted
 from ..randomness import numpy_generator
 from .counts import slide_depth
+from .hest_cells import draw_hest_cells, hest_cell_files, write_hest_cells
 from .layout import PITCH_UM, SPOT_DIAMETER_UM
 from .options import SimulationOptions
 from .programmes import GeneCatalogue, catalogue
@@ -63,8 +65,8 @@ COLUMNS = (
 )
 
 
-def hest_files(out_dir: str | Path) -> dict[str, Path]:
-    """Return the files of a simulated sample by role; they depend on the folder alone."""
+def hest_files(out_dir: str | Path, technology: str = "Visium") -> dict[str, Path]:
+    """Return the files of a simulated sample by role; they depend on the folder and the technology alone."""
     out_dir = Path(out_dir)
     sample = out_dir.name
     return {
@@ -75,18 +77,19 @@ def hest_files(out_dir: str | Path) -> dict[str, Path]:
         "metadata": out_dir / "HEST_v1_1_0.csv",
         "truth": out_dir / "truth.parquet",
         "truth_json": out_dir / "truth.json",
+        **(hest_cell_files(out_dir) if technology == "Xenium" else {}),
     }
 
 
 def write_hest_slide(options: SimulationOptions, out_dir: str | Path, slide: str, patient: str, seed: int) -> None:
-    """Draw a slide and write it as HEST-1k would, with its truth (one row a unit): `hest_files(out_dir)`.
+    """Draw a slide and write it as HEST-1k would, with its truth (one row a unit): `hest_files(out_dir, technology)`.
 
     Raises
     ------
     DataError
         A file cannot be written.
     """
-    files, sample = hest_files(out_dir), Path(out_dir).name
+    files, sample = hest_files(out_dir, options.hest_technology), Path(out_dir).name
     section = draw_section(options, slide, patient, seed)
     stain = draw_stain(options, slide, patient, seed)
     section, barcode = _units(section, options)
@@ -102,6 +105,8 @@ def write_hest_slide(options: SimulationOptions, out_dir: str | Path, slide: str
     _write_h5ad(files["counts"], counts, truth["barcode"].to_numpy(), xy_px, array, genes, image, options)
     _write_wsi(files["image"], image, options.um_per_px)
     patches = _write_patches(files["patches"], image, truth["barcode"].to_numpy(), xy_px, options, (seed, slide))
+    if options.hest_technology == "Xenium":
+        write_hest_cells(draw_hest_cells(section), Path(out_dir))
     with whole(files["metadata"]) as partial:
         table = pd.DataFrame([row], columns=COLUMNS)
         table.to_csv(partial, index=False, encoding="utf-8-sig", lineterminator="\n")

@@ -33,9 +33,9 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "visium": Layout(lambda out_dir, options: visium_files(out_dir, options.space_ranger), write_visium_slide),
-    "visium_hd": Layout(lambda out_dir, options: visium_hd_files(out_dir), write_hd_slide),
+    "visium_hd": Layout(lambda out_dir, options: visium_hd_files(out_dir, options.space_ranger), write_hd_slide),
     "xenium": Layout(lambda out_dir, options: xenium_files(out_dir), write_xenium_slide),
-    "hest": Layout(lambda out_dir, options: hest_files(out_dir), write_hest_slide),
+    "hest": Layout(lambda out_dir, options: hest_files(out_dir, options.hest_technology), write_hest_slide),
     "spider": Layout(spider_files, write_spider_slide),
 }
 """Layout of every platform that can be simulated."""

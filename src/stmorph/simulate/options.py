@@ -21,7 +21,8 @@ class SimulationOptions(BaseModel):
     stain_sd: spread of stain colours (radians) and of stain concentrations (log) between slides.
     patient_sd, slide_sd: spread of programme levels between patients, and between a patient's slides (in standard
     deviations of a programme's own field).
-    space_ranger: the version whose layout is written (1: positions without header, 2: csv, 4: parquet).
+    space_ranger: the version whose layout is written (1: positions without header, 2: csv, 4: parquet; Visium HD as
+    version 3 writes it, from 4 on with segmented cells).
     cell_molecules: expected molecules of a cell, where the platform sees cells.
     hd_rotation_deg: how far the array of bins is turned against the image.
     xenium_um_per_px, xenium_rotation_deg: of the morphology image, and how far it is turned against the H&E image.

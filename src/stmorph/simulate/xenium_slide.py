@@ -6,21 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse
-import scipy.spatial
 
 from ..image.alignment import Alignment
 from ..randomness import numpy_generator
 from .cells import cell_activity, cell_counts
 from .fields import at
 from .options import SimulationOptions
+from .outlines import VERTICES, outlines
 from .programmes import PROGRAMMES, catalogue
 from .render import Stain, draw_stain, render, stamp
 from .tissue import TYPE_NAMES, Cells, Section, draw_section
 from .truth_files import write_truth
 from .xenium_outs import LEAST_QV, XeniumSlide, cell_names, feature_tables, write_xenium, xenium_files
 
-VERTICES = 13
-"""Vertices of an outline, the last one the first, as Onboard Analysis 1 and 2 write."""
 CONTROL_RATE = 0.01
 """Expected molecules of a control feature in a cell."""
 POOR_SHARE, FREE_SHARE = 0.10, 0.05
@@ -64,9 +62,9 @@ def draw_xenium(options: SimulationOptions, slide: str, patient: str, seed: int)
     controls = rng.poisson(CONTROL_RATE, (len(cells), len(name) - len(genes)))
     counts = np.concatenate([cell_counts(section, options.cell_molecules).astype(np.int32), controls], axis=1)
     counts = scipy.sparse.csr_matrix(counts.astype(np.int32))
-    outline, nucleus = _outlines(cells)
+    outline, nucleus = outlines(cells)
     cell_id = cell_names(len(cells))
-    transcripts = _transcripts(counts, cells, cell_id, name, outline, layout, rng)
+    transcripts = draw_transcripts(counts, cells, cell_id, name, outline, layout, rng)
     transcripts[["x_location", "y_location"]] = np.round(
         to_frame(transcripts[["x_location", "y_location"]].to_numpy()), 4
     )
@@ -87,7 +85,7 @@ def draw_xenium(options: SimulationOptions, slide: str, patient: str, seed: int)
         alignment=alignment,
         um_per_px=options.um_per_px,
     )
-    return SimulatedXenium(section, stain, xenium, _truth(section, cell_id))
+    return SimulatedXenium(section, stain, xenium, xenium_truth(section, cell_id))
 
 
 def write_xenium_slide(options: SimulationOptions, out_dir: str | Path, slide: str, patient: str, seed: int) -> None:
@@ -112,25 +110,13 @@ def write_xenium_slide(options: SimulationOptions, out_dir: str | Path, slide: s
     )
 
 
-def _outlines(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outlines of cells and nuclei, float64 [n, VERTICES, 2], in the section's micrometres.
+def draw_transcripts(
+    counts, cells: Cells, cell_id: np.ndarray, names: np.ndarray, outline, layout, rng
+) -> pd.DataFrame:
+    """Return one row a molecule: those that the matrix counts, poor ones in cells, and some outside any cell.
 
-    A cell is its nucleus enlarged, up to halfway to the nearest nucleus, and never smaller than it.
+    As in Xenium's `transcripts.parquet`, but x_location and y_location are in the section's micrometres.
     """
-    angle = np.linspace(0, 2 * np.pi, VERTICES)
-    long, short = cells.radius_um * np.sqrt(cells.elongation), cells.radius_um / np.sqrt(cells.elongation)
-    along, across = long[:, None] * np.cos(angle), short[:, None] * np.sin(angle)
-    cosine, sine = np.cos(cells.angle)[:, None], np.sin(cells.angle)[:, None]
-    shape = np.stack([along * cosine - across * sine, along * sine + across * cosine], axis=-1)
-    shape[:, -1] = shape[:, 0]
-    nearest = scipy.spatial.cKDTree(cells.xy_um).query(cells.xy_um, k=2)[0][:, 1]
-    body = np.maximum(1.75, 1 + 3.0 / cells.radius_um)
-    grow = np.clip(0.5 * nearest / long, 1.05, body)
-    return cells.xy_um[:, None] + grow[:, None, None] * shape, cells.xy_um[:, None] + shape
-
-
-def _transcripts(counts, cells: Cells, cell_id: np.ndarray, names: np.ndarray, outline, layout, rng) -> pd.DataFrame:
-    """Return one row a molecule: those that the matrix counts, poor ones in cells, and some outside any cell."""
     table = counts.tocoo()
     counted = np.stack([np.repeat(table.row, table.data), np.repeat(table.col, table.data)], axis=1)
     poor = counted[rng.random(len(counted)) < POOR_SHARE]
@@ -186,7 +172,8 @@ def _dapi(section: Section, alignment: Alignment, options: SimulationOptions, rn
     return np.rint(np.stack(planes)).astype(np.uint16)
 
 
-def _truth(section: Section, cell_id: np.ndarray) -> pd.DataFrame:
+def xenium_truth(section: Section, cell_id: np.ndarray) -> pd.DataFrame:
+    """Return what is true of each cell: barcode, place, programmes, nuclear radius, type and region."""
     cells = section.cells
     table = pd.DataFrame({"barcode": cell_id, "x_um": cells.xy_um[:, 0], "y_um": cells.xy_um[:, 1]})
     table[list(PROGRAMMES)] = cell_activity(section)
