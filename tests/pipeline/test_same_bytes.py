@@ -5,11 +5,13 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import TIMEOUT_S, Place, copy_of, environment, leftovers
+import yaml
+from conftest import TIMEOUT_S, Place, copy_of, environment, leftovers, new_place, tiny_dataset, tiny_study
 
 pytestmark = pytest.mark.pipeline
 
@@ -87,6 +89,55 @@ def test_killed_at_random_moments_and_started_again_the_tables_are_the_same(fini
         assert place.files(pattern) == finished.files(pattern)
     assert leftovers(place.folder) == []
     assert place.plan("expression") == {}
+
+
+# --- steps of data, killed --------------------------------------------------------------------------------------------
+
+KILLER = Path(__file__).with_name("killed_steps.py")
+
+
+def killed_steps(place: Place, *steps: str) -> None:
+    """Kill each of some steps before one of its files is in its place, run it again, and compare all bytes."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")  # as the Snakefile has it
+    done = subprocess.run(
+        [sys.executable, str(KILLER), str(place.folder), *steps],
+        env={**environment(), **threads, "PYTHONPATH": str(place.root / "src")},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line.partition(": 1 kills, ")[0] for line in done.stdout.splitlines() if "kills" in line]
+    assert told == list(steps), done.stdout
+    assert leftovers(place.folder) == []
+
+
+def test_steps_from_files_to_embeddings_and_panels_are_whole_after_a_kill(finished: Place, tmp_path: Path):
+    steps = ("simulate", "slide", "tiles", "embedding", "split", "panel", "quality", "quality_table")
+    killed_steps(copy_of(finished, tmp_path), *steps)
+
+
+def test_channels_and_tiles_without_expression_are_whole_after_a_kill(finished: Place, tmp_path: Path):
+    truth = {"truth": "{slide}/truth.parquet", "truth_json": "{slide}/truth.json"}
+    outs = {"counts": "cell_feature_matrix.h5", "cells": "cells.parquet", "boundaries": "cell_boundaries.parquet"}
+    outs |= {"experiment": "experiment.xenium", "dapi": "morphology.ome.tif"}
+    cells = tiny_dataset([("A", "P1")], platform="xenium", spots=30, xenium_um_per_px=2.0)
+    cells |= {"reader": "xenium", "platform": "Xenium", "spot_diameter_um": None, "spot_pitch_um": None}
+    cells["files"] = {role: f"{{slide}}/outs/{name}" for role, name in outs.items()} | truth
+    cells["files"] |= {"image": "{slide}/he_image.ome.tif", "alignment": "{slide}/he_imagealignment.csv"}
+    shards = tiny_dataset([("T", "P1")], platform="spider", spots=30, spider_slides=1, spider_tile_px=24)
+    shards |= {"reader": "spider", "platform": "H&E tiles"}
+    shards["files"] = {"image": "{slide}/spider-simulated.tar"} | truth
+    study = tiny_study(datasets=["cells", "shards"], splits={}, tables={})
+    study["tiles"]["spot104"]["channels"] = ["dapi", "cell_mask"]
+    for name, dataset in (("cells", cells), ("shards", shards)):  # beside `tiny`, whose repository is compiled already
+        (finished.root / f"config/datasets/{name}.yaml").write_text(yaml.safe_dump(dataset))
+    place = new_place(tmp_path, study, root=finished.root)
+    place.make("unpaired", "results/slides/cells/A/spot104/channels.npy", flags=["--skip-script-cleanup"])
+    killed_steps(place, "channels", "unpaired")
+
+
+# --- trainings --------------------------------------------------------------------------------------------------------
 
 
 def in_training(finished: Place, base: Path, steps: int) -> tuple[Place, subprocess.Popen]:

@@ -1,3 +1,5 @@
+import sys
+
 from stmorph.job import job
 
 with job(snakemake):
@@ -13,4 +15,12 @@ with job(snakemake):
     draw_page(measured, snakemake.output.page)
     with whole(snakemake.output.record) as partial:
         partial.write_text(json.dumps(measured.record, indent=1) + "\n", encoding="utf-8")
-    print(f"registration: {measured.record['registration']['verdict']}: {measured.record['registration']['sentence']}")
+    found = measured.record["registration"]
+    print(f"registration: {found['verdict']}: {found['sentence']}")
+
+# Behind the log, on the terminal: nothing stops for it, and few open every page.
+if found["verdict"] != "pass":
+    slide = f"{measured.record['dataset']}/{measured.record['slide']}"
+    print(
+        f"stmorph: look at {snakemake.output.page}: {slide}: {found['verdict']}: {found['sentence']}", file=sys.stderr
+    )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..randomness import numpy_generator
 from .measure import Measured
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 MOST_DRAWN = 20_000
-"""Units drawn at most; of more, every k-th."""
+"""Units on the map of counts at most; of more, every k-th."""
+MOST_RINGS = 1500
+"""Units drawn on the image at most, taken at random of more: the tissue under them must be seen."""
 PICTURE_PX = 900
 _TONES = {"pass": 2, "displaced": 1, "mirrored": 1, "rotated": 1, "undecided": 4}
 _GROUPS = {"displaced by 1": "1 unit off", "displaced by 2": "2 units off", "displaced by 5": "5 units off"}
@@ -62,7 +65,8 @@ def _units(ax: "Axes", measured: Measured) -> None:
     picture.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.BOX)
     ax.imshow(np.asarray(picture), extent=(0, width_um, height_um, 0), interpolation="bilinear")
     n = len(measured.spatial_um)
-    part = _every(n)
+    # At random, for every k-th of units on a grid would be stripes.
+    part = np.sort(numpy_generator("quality page", n).permutation(n)[:MOST_RINGS])
     xy, lost = measured.spatial_um[part] / 1000, measured.lost[part]
     size = float(np.clip(14_000 / len(xy), 0.5, 30))
     colours = iter((COLOURS[1], COLOURS[4], COLOURS[3], COLOURS[5], COLOURS[7]))
@@ -77,7 +81,7 @@ def _units(ax: "Axes", measured: Measured) -> None:
         ax.scatter(*xy[here].T, s=size, facecolors="none", edgecolors="white", linewidths=1.7)
         ax.scatter(*xy[here].T, s=size, facecolors="none", edgecolors=colour, linewidths=1.0, label=label)
     ax.set(xlabel="x, mm", ylabel="y, mm", xlim=(0, width_um), ylim=(height_um, 0), aspect="equal")
-    drawn = "" if len(xy) == n else f"; every {part.step}th of {n:,} drawn"
+    drawn = "" if len(xy) == n else f"; {len(xy):,} of {n:,} drawn"
     ax.set_title(f"{measured.record['unit']}s on the image, tiles {next(iter(every))}{drawn}", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, borderaxespad=0, handletextpad=0.3)
 
@@ -115,7 +119,7 @@ def _histogram(ax: "Axes", values: np.ndarray, label: str, colour: int) -> None:
     ax.set_xscale("log")
     _plain_ticks(ax.xaxis, high / low)
     ax.tick_params(labelsize=8)
-    ax.set_title(f"{label}, median {median:,.0f}", loc="left")
+    ax.set_title(f"{label}, median {median:,.0f}", loc="left", fontsize=9)
 
 
 def _plain_ticks(axis: "Axis", ratio: float) -> None:

@@ -13,7 +13,7 @@ from ..errors import DataError
 TITLE = "Quality control: one row a slide"
 NOTES = (
     "Lost when read: units without counts, outside tissue or outside the image. Tiles lost: those that leave the image "
-    "or shows no tissue.",
+    "or show no tissue.",
     "um per px: as used, and in brackets as measured by the spots' pitch.",
     "Registration: share of the variance of expression's spatial components that the image under the units foretells "
     "in held-out tissue, as given and at the best other placement (displaced, mirrored or rotated). Pass: better than "
@@ -136,7 +136,8 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}
 h1{font-size:1.3rem}.scroll{overflow-x:auto}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .6rem;text-align:left;vertical-align:top}thead th{border-bottom:1px solid #999}
-td{border-top:1px solid #ddd}td:nth-child(-n+9){white-space:nowrap}td:nth-child(10){font-weight:600;color:#c8553d}
+td{border-top:1px solid #ddd}td:nth-child(10){font-weight:600;color:#c8553d}
+td:nth-child(-n+5),td:nth-child(9){white-space:nowrap}td:nth-child(6),td:nth-child(12){min-width:12rem}
 tr.pass td:nth-child(10){color:#5a9367}tr.undecided td:nth-child(10){color:#a87a1e}
 ul{color:#555;max-width:70rem}
 """
