@@ -244,7 +244,8 @@ def blocks_in(folder, pixels):
 
 
 @pytest.mark.parametrize("height, width, channels", [(1, 1, 3), (64, 64, 3), (65, 43, 3), (200, 331, 3), (130, 90, 2)])
-def test_blocks_hold_the_picture(tmp_path, height, width, channels):
+def test_blocks_hold_the_picture(tmp_path, monkeypatch, height, width, channels):
+    monkeypatch.setattr("stmorph.image.blocks._WRITTEN", 5000)  # several writes, which end within blocks
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
     image = blocks_in(tmp_path, pixels)
     np.testing.assert_array_equal(pixels_of(image), pixels)
