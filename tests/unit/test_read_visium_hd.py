@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
 import tifffile
+from feature_matrix import write_feature_matrix
 from skimage.draw import polygon2mask
 
 from stmorph.errors import ConfigError, DataError
@@ -66,17 +65,9 @@ class Outs:
 
     def files(self):
         made = {name: self.folder / name for name in ("raw.h5", "positions.parquet", "scale.json", "image.btf")}
-        matrix = scipy.sparse.csr_matrix(self.counts)
-        with h5py.File(made["raw.h5"], "w") as file:
-            group = file.create_group("matrix")
-            for key in ("data", "indices", "indptr"):
-                group[key] = getattr(matrix, key)
-            group["shape"] = matrix.shape[::-1]
-            group["barcodes"] = np.array(list(self.barcode), dtype="S")
-            group["features/id"] = np.array(self.gene_id, dtype="S")
-            group["features/name"] = np.array(self.symbol, dtype="S")
-            group["features/feature_type"] = np.array(["Gene Expression"] * 6, dtype="S")
-            group["features/genome"] = np.array(["GRCh38"] * 6, dtype="S")
+        features = {"id": self.gene_id, "name": self.symbol}
+        features |= {"feature_type": ["Gene Expression"] * 6, "genome": ["GRCh38"] * 6}
+        write_feature_matrix(made["raw.h5"], self.counts, list(self.barcode), features)
         self.positions.to_parquet(made["positions.parquet"], index=False)
         made["scale.json"].write_text(json.dumps(self.scale))
         pixels = np.full((HEIGHT, WIDTH, 3), 240, np.uint8)

@@ -3,12 +3,11 @@
 import json
 from dataclasses import replace
 
-import h5py
 import matplotlib.path
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
+from feature_matrix import write_feature_matrix
 from PIL import Image
 
 from stmorph.errors import ConfigError, DataError
@@ -184,17 +183,9 @@ class Segmented:
             "scalefactors": self.folder / "scale.json",
             "image": self.folder / "image.png",
         }
-        matrix = scipy.sparse.csr_matrix(self.counts)
-        with h5py.File(made["counts"], "w") as file:
-            group = file.create_group("matrix")
-            for key in ("data", "indices", "indptr"):
-                group[key] = getattr(matrix, key)
-            group["shape"] = matrix.shape[::-1]
-            group["barcodes"] = np.array(self.barcode, dtype="S")
-            group["features/id"] = np.array([f"ENSG{i:011d}" for i in range(3)], dtype="S")
-            group["features/name"] = np.array(["TP53", "ACTB", "KRT5"], dtype="S")
-            group["features/feature_type"] = np.array(["Gene Expression"] * 3, dtype="S")
-            group["features/genome"] = np.array(["GRCh38"] * 3, dtype="S")
+        genes = {"id": [f"ENSG{i:011d}" for i in range(3)], "name": ["TP53", "ACTB", "KRT5"]}
+        genes |= {"feature_type": ["Gene Expression"] * 3, "genome": ["GRCh38"] * 3}
+        write_feature_matrix(made["counts"], self.counts, self.barcode, genes)
         features = [
             {
                 "type": "Feature",

@@ -10,7 +10,8 @@ import pytest
 from test_stain import SLIDE, amounts_of, light, strength_in
 
 from stmorph.errors import DataError
-from stmorph.image.blocks import BlockedImage, blocks_of, write_blocks, write_header
+from stmorph.image.blocks import BlockedImage, write_blocks, write_header
+from stmorph.image.crop_kernel import blocks_of
 from stmorph.image.stain import PUBLISHED_TARGET, Stains, fit_stains
 from stmorph.image.stain_options import StainOptions
 from stmorph.image.store import build_store, open_store

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DataError
-from .crop_kernel import BLOCK, copy_boxes
+from .crop_kernel import BLOCK, blocks_of, copy_boxes
 
 _LINE = np.dtype((np.void, BLOCK))  # a row of a block, moved as one
 _WRITTEN = 2**23  # bytes written at once, from a multiple of it on: so the system's cache holds them in large pages
@@ -66,11 +66,6 @@ class BlockedImage:
         """Yield the picture from top to bottom as (first row, uint8 [h, width_px, channels])."""
         for top, blocks in zip(range(0, self.height_px, BLOCK), self._blocks, strict=True):
             yield top, from_blocks(blocks, self.width_px, self.channels)[: self.height_px - top]
-
-
-def blocks_of(width_px: int, height_px: int, channels: int) -> tuple[int, int, int, int]:
-    """Return the shape of a picture's blocks: rows and columns of them, and what a block holds."""
-    return -(-height_px // BLOCK), -(-width_px * channels // BLOCK), BLOCK, BLOCK
 
 
 def write_header(file: BinaryIO, width_px: int, height_px: int, channels: int) -> int:

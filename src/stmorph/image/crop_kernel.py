@@ -119,6 +119,11 @@ def _boxes(blocks, columns, width, height, x0, y0, rows, size, channels, out):
     return -1
 
 
+def blocks_of(width_px: int, height_px: int, channels: int) -> tuple[int, int, int, int]:
+    """Return the shape of a picture's blocks: rows and columns of them, and what a block holds."""
+    return -(-height_px // BLOCK), -(-width_px * channels // BLOCK), BLOCK, BLOCK
+
+
 def copy_boxes(
     blocks: np.ndarray, width: int, height: int, x0: np.ndarray, y0: np.ndarray, rows: np.ndarray, out: np.ndarray
 ) -> int:
@@ -147,7 +152,7 @@ def copy_boxes(
     if not out.flags.c_contiguous:
         raise ValueError("boxes are written to contiguous arrays alone")
     size, channels = out.shape[2:]
-    if blocks.shape != (-(-height // BLOCK), -(-width * channels // BLOCK), BLOCK, BLOCK):
+    if blocks.shape != blocks_of(width, height, channels):
         raise ValueError(f"blocks {blocks.shape} do not hold a picture of {width} x {height} x {channels}")
     if not out.size:
         return -1

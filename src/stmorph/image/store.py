@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import DataError
 from ..files import whole
 from .array_source import ArraySource
-from .blocks import BlockedImage, blocks_of, from_blocks, to_blocks, write_blocks, write_header
+from .blocks import BlockedImage, from_blocks, to_blocks, write_blocks, write_header
+from .crop_kernel import blocks_of
 from .source import ImageSource, open_image
 from .stain import PUBLISHED_TARGET, Stains, fit_sample, stain_record, transform_of
 from .stain_options import StainOptions

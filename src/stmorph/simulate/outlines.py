@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.spatial
 
-from ..files import whole
+from ..files import EARLIEST_ZIP_TIME, whole
 from .tissue import Cells
 
 VERTICES = 13
@@ -64,7 +64,7 @@ def write_geojson(content: Any, path: Path, packed: Path | None = None) -> None:
         partial.write_text(text, encoding="utf-8")
     if packed is not None:
         with whole(packed) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(zipfile.ZipInfo(path.name, (1980, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(path.name, EARLIEST_ZIP_TIME), text, zipfile.ZIP_DEFLATED)
 
 
 def write_geoparquet(rings: np.ndarray, table: pd.DataFrame, path: Path) -> None:
